@@ -1,0 +1,42 @@
+// Linux's numbers (x86_64 and arm64 agree on all of these), named as in the kernel's headers.
+
+export const AF_UNIX = 1;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_SEQPACKET = 5;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
+export const SO_ERROR = 4;
+export const SO_MARK = 36;
+export const SO_REUSEPORT = 15;
+export const SO_NETNS_COOKIE = 71;
+export const SCM_RIGHTS = 1;
+
+export const IPPROTO_TCP = 6;
+export const TCP_NODELAY = 1;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
+export const TCP_USER_TIMEOUT = 18;
+export const SO_KEEPALIVE = 9;
+
+export const SOL_IP = 0;
+export const IP_FREEBIND = 15;
+export const IP_TRANSPARENT = 19;
+/** Delays the choice of a source port to connect(), when the whole tuple is known. */
+export const IP_BIND_ADDRESS_NO_PORT = 24;
+export const SO_ORIGINAL_DST = 80;
+
+export const SOL_IPV6 = 41;
+export const IPV6_V6ONLY = 26;
+export const IPV6_TRANSPARENT = 75;
+export const IPV6_FREEBIND = 78;
+export const IP6T_SO_ORIGINAL_DST = 80;
+
+export const CLONE_NEWNET = 0x40000000;

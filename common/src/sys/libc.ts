@@ -1,0 +1,81 @@
+// The system calls Node does not offer, bound once through koffi. Nothing else in the project
+// imports koffi. Every wrapper throws a SystemError that carries errno's name and the call.
+
+import { constants as osConstants } from "node:os";
+import koffi from "koffi";
+
+const libc = koffi.load("libc.so.6");
+
+const bindings = {
+  setns: libc.func("int setns(int fd, int nstype)"),
+  socket: libc.func("int socket(int domain, int type, int protocol)"),
+  bind: libc.func("int bind(int fd, const void *addr, uint32_t len)"),
+  listen: libc.func("int listen(int fd, int backlog)"),
+  accept4: libc.func("int accept4(int fd, void *addr, void *len, int flags)"),
+  connect: libc.func("int connect(int fd, const void *addr, uint32_t len)"),
+  close: libc.func("int close(int fd)"),
+  getsockopt: libc.func("int getsockopt(int fd, int level, int name, void *value, void *len)"),
+  setsockopt: libc.func(
+    "int setsockopt(int fd, int level, int name, const void *value, uint32_t len)",
+  ),
+  sendmsg: libc.func("intptr_t sendmsg(int fd, const void *msg, int flags)"),
+  recvmsg: libc.func("intptr_t recvmsg(int fd, void *msg, int flags)"),
+  poll: libc.func("int poll(void *fds, unsigned long count, int timeout)"),
+  eventfd: libc.func("int eventfd(unsigned int initval, int flags)"),
+  read: libc.func("intptr_t read(int fd, void *buf, size_t count)"),
+  write: libc.func("intptr_t write(int fd, const void *buf, size_t count)"),
+  dup3: libc.func("int dup3(int oldfd, int newfd, int flags)"),
+  fcntl: libc.func("int fcntl(int fd, int cmd, int arg)"),
+  shutdown: libc.func("int shutdown(int fd, int how)"),
+} satisfies Record<string, (...args: never[]) => unknown>;
+
+export type SystemCall = keyof typeof bindings;
+
+const ERRNO_NAMES = new Map<number, string>(
+  Object.entries(osConstants.errno).map(([name, number]) => [number, name]),
+);
+
+/** A failed system call: `code` is errno's name, as on Node's own errors. */
+export class SystemError extends Error {
+  override readonly name = "SystemError";
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+
+  constructor(syscall: string, errno: number, detail = "") {
+    const code = ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+    super(`${syscall}${detail && ` ${detail}`}: ${code}`);
+    this.code = code;
+    this.errno = errno;
+    this.syscall = syscall;
+  }
+}
+
+type Argument = number | Uint8Array | null;
+
+/** Calls a binding; returns its result when ≥ 0, throws SystemError otherwise. */
+export function call(name: SystemCall, detail: string, ...args: Argument[]): number {
+  const result = callRaw(name, ...args);
+  if (result < 0) throw new SystemError(name, koffi.errno(), detail);
+  return result;
+}
+
+/** Calls a binding and returns its bare result; read errno with `lastErrno` right after. */
+export function callRaw(name: SystemCall, ...args: Argument[]): number {
+  const binding = bindings[name] as (...args: Argument[]) => number | bigint;
+  return Number(binding(...args));
+}
+
+export function lastErrno(): number {
+  return koffi.errno();
+}
+
+/** The address of a buffer, for structures that hold pointers. The buffer must outlive the call. */
+export function addressOf(buffer: Uint8Array): bigint {
+  return koffi.address(buffer);
+}
+
+/** Closes a descriptor that is known to be open; EINTR counts as closed (Linux frees it anyway). */
+export function closeFd(fd: number): void {
+  callRaw("close", fd);
+}

@@ -1,0 +1,243 @@
+// Sockets that Node cannot make itself: in another network namespace, marked, transparent, or bound
+// to an address that is not ours. The result is always a plain descriptor for net or dgram.
+
+import net from "node:net";
+import { type IpFamily, ipFamily } from "../net/ip.ts";
+import type { SocketAddress } from "../net/socket-address.ts";
+import { call, callRaw, closeFd, lastErrno, SystemError } from "./libc.ts";
+import * as linux from "./constants.ts";
+import { inNetns } from "./netns.ts";
+import { decodeSockaddr, encodeSockaddr, SOCKADDR_BYTES_MAX } from "./sockaddr.ts";
+
+export type Transparency = "required" | "best-effort" | "never";
+
+export interface ListenOptions {
+  readonly address: SocketAddress;
+  readonly mark?: number;
+  /** IP_TRANSPARENT: needed to accept for, and answer from, addresses that are not local. */
+  readonly transparent?: Transparency;
+  /** SO_REUSEPORT: a second process may bind the same port while the first one drains. */
+  readonly reusePort?: boolean;
+  readonly backlog?: number;
+}
+
+/** As ztunnel: long enough for bursts, short enough to shed when the process stalls. */
+const BACKLOG = 1024;
+
+const intBuffer = Buffer.alloc(4);
+
+/** A listening TCP descriptor for `net.Server.listen({ fd })`. `::` is dual-stack. */
+export function listenTcp(netnsFd: number | undefined, options: ListenOptions): number {
+  const { address } = options;
+  return inNetns(netnsFd, () => {
+    const family = ipFamily(address.ip);
+    const fd = openSocket(family, linux.SOCK_STREAM);
+    try {
+      setInt(fd, linux.SOL_SOCKET, linux.SO_REUSEADDR, 1);
+      prepareListener(fd, family, options);
+      call("bind", `port ${address.port}`, fd, encodeSockaddr(address), sockaddrLength(family));
+      call("listen", `port ${address.port}`, fd, options.backlog ?? BACKLOG);
+      return fd;
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+  });
+}
+
+/** A bound UDP descriptor for `dgram.Socket.bind({ fd })`. */
+export function udpSocket(netnsFd: number | undefined, options: ListenOptions): number {
+  const { address } = options;
+  return inNetns(netnsFd, () => {
+    const family = ipFamily(address.ip);
+    const fd = openSocket(family, linux.SOCK_DGRAM);
+    try {
+      prepareListener(fd, family, options);
+      call("bind", `UDP port ${address.port}`, fd, encodeSockaddr(address), sockaddrLength(family));
+      return fd;
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+  });
+}
+
+function prepareListener(fd: number, family: IpFamily, options: ListenOptions): void {
+  if (options.reusePort) setInt(fd, linux.SOL_SOCKET, linux.SO_REUSEPORT, 1);
+  if (options.mark !== undefined) setInt(fd, linux.SOL_SOCKET, linux.SO_MARK, options.mark);
+  if (family === 6) {
+    setInt(fd, linux.SOL_IPV6, linux.IPV6_V6ONLY, options.address.ip === "::" ? 0 : 1);
+  }
+  const transparent = options.transparent ?? "never";
+  if (transparent === "never") return;
+  try {
+    setTransparent(fd, family);
+  } catch (error) {
+    if (transparent === "required") throw error;
+  }
+}
+
+export interface DialOptions {
+  readonly destination: SocketAddress;
+  readonly mark?: number;
+  /** Connect from this address although it may not be ours; when that fails, from our own. */
+  readonly spoof?: SocketAddress;
+  readonly timeoutMs: number;
+  readonly keepalive?: Keepalive;
+}
+
+export interface Keepalive {
+  readonly timeSeconds: number;
+  readonly intervalSeconds: number;
+  readonly retries: number;
+  /** TCP_USER_TIMEOUT as time + retries × interval. */
+  readonly userTimeout?: boolean;
+}
+
+export interface Dialed {
+  readonly socket: net.Socket;
+  /** False when the address to spoof could not be bound; the peer then sees our own. */
+  readonly spoofed: boolean;
+}
+
+/**
+ * Connects from inside a namespace. The socket comes paused, half-open allowed, without delay.
+ * Rejects with Node's error codes (ECONNREFUSED, …) and ETIMEDOUT after `timeoutMs`.
+ */
+export function connectTcp(netnsFd: number | undefined, options: DialOptions): Promise<Dialed> {
+  const { fd, spoofed } = inNetns(netnsFd, () => openForDial(options));
+  const socket = new net.Socket({
+    fd,
+    allowHalfOpen: true,
+    manualStart: true,
+  } as net.SocketConstructorOpts);
+  const { destination, timeoutMs } = options;
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      const error = new Error(`connect to ${destination.ip}:${destination.port} timed out`);
+      socket.destroy(Object.assign(error, { code: "ETIMEDOUT" }));
+    }, timeoutMs);
+    const onError = (error: Error) => {
+      clearTimeout(timer);
+      reject(error);
+    };
+    socket.once("error", onError);
+    socket.pause();
+    socket.connect({ host: destination.ip, port: destination.port }, () => {
+      clearTimeout(timer);
+      socket.off("error", onError);
+      resolve({ socket, spoofed });
+    });
+  });
+}
+
+function openForDial(options: DialOptions): { fd: number; spoofed: boolean } {
+  const family = ipFamily(options.destination.ip);
+  const fd = openSocket(family, linux.SOCK_STREAM);
+  try {
+    setInt(fd, linux.IPPROTO_TCP, linux.TCP_NODELAY, 1);
+    if (options.mark !== undefined) setInt(fd, linux.SOL_SOCKET, linux.SO_MARK, options.mark);
+    if (options.keepalive !== undefined) setKeepalive(fd, options.keepalive);
+    return { fd, spoofed: options.spoof !== undefined && bindSpoofed(fd, options.spoof, family) };
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
+}
+
+/** Binds to an address that is not ours. False when the kernel or our capabilities do not allow it. */
+function bindSpoofed(fd: number, source: SocketAddress, family: IpFamily): boolean {
+  if (ipFamily(source.ip) !== family) return false;
+  try {
+    setTransparent(fd, family);
+    const freebind =
+      family === 4 ? [linux.SOL_IP, linux.IP_FREEBIND] : [linux.SOL_IPV6, linux.IPV6_FREEBIND];
+    setInt(fd, freebind[0]!, freebind[1]!, 1);
+    if (source.port === 0) setInt(fd, linux.SOL_IP, linux.IP_BIND_ADDRESS_NO_PORT, 1);
+  } catch {
+    return false;
+  }
+  if (callRaw("bind", fd, encodeSockaddr(source), sockaddrLength(family)) === 0) return true;
+  if (source.port === 0) return false;
+  return (
+    callRaw("bind", fd, encodeSockaddr({ ip: source.ip, port: 0 }), sockaddrLength(family)) === 0
+  );
+}
+
+export function setKeepalive(fd: number, keepalive: Keepalive): void {
+  setInt(fd, linux.SOL_SOCKET, linux.SO_KEEPALIVE, 1);
+  setInt(fd, linux.IPPROTO_TCP, linux.TCP_KEEPIDLE, keepalive.timeSeconds);
+  setInt(fd, linux.IPPROTO_TCP, linux.TCP_KEEPINTVL, keepalive.intervalSeconds);
+  setInt(fd, linux.IPPROTO_TCP, linux.TCP_KEEPCNT, keepalive.retries);
+  if (keepalive.userTimeout) {
+    const seconds = keepalive.timeSeconds + keepalive.retries * keepalive.intervalSeconds;
+    setInt(fd, linux.IPPROTO_TCP, linux.TCP_USER_TIMEOUT, seconds * 1000);
+  }
+}
+
+/** Sets SO_MARK; needs CAP_NET_ADMIN. */
+export function setMark(fd: number, mark: number): void {
+  setInt(fd, linux.SOL_SOCKET, linux.SO_MARK, mark);
+}
+
+/**
+ * Where a redirected connection was going (SO_ORIGINAL_DST, then its IPv6 twin); undefined when it
+ * was not redirected, so that the local address is the destination.
+ */
+export function originalDst(fd: number): SocketAddress | undefined {
+  return (
+    readOriginalDst(fd, linux.SOL_IP, linux.SO_ORIGINAL_DST) ??
+    readOriginalDst(fd, linux.SOL_IPV6, linux.IP6T_SO_ORIGINAL_DST)
+  );
+}
+
+function readOriginalDst(fd: number, level: number, name: number): SocketAddress | undefined {
+  const address = Buffer.alloc(SOCKADDR_BYTES_MAX);
+  intBuffer.writeUInt32LE(SOCKADDR_BYTES_MAX);
+  if (callRaw("getsockopt", fd, level, name, address, intBuffer) !== 0) return undefined;
+  return decodeSockaddr(address);
+}
+
+/** The kernel's number for the namespace a socket lives in. */
+export function netnsCookie(fd: number): bigint {
+  const cookie = Buffer.alloc(8);
+  intBuffer.writeUInt32LE(8);
+  call(
+    "getsockopt",
+    "SO_NETNS_COOKIE",
+    fd,
+    linux.SOL_SOCKET,
+    linux.SO_NETNS_COOKIE,
+    cookie,
+    intBuffer,
+  );
+  return cookie.readBigUInt64LE();
+}
+
+/** The descriptor of a Node socket. Node has no public accessor; this is the one place that reads it. */
+export function socketFd(socket: net.Socket): number {
+  const { _handle: handle } = socket as unknown as { _handle: { fd: number } | null };
+  if (handle === null || handle.fd < 0) throw new SystemError("socketFd", 9, "socket is closed");
+  return handle.fd;
+}
+
+function openSocket(family: IpFamily, type: number): number {
+  const domain = family === 4 ? linux.AF_INET : linux.AF_INET6;
+  return call("socket", "", domain, type | linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC, 0);
+}
+
+function setTransparent(fd: number, family: IpFamily): void {
+  if (family === 4) setInt(fd, linux.SOL_IP, linux.IP_TRANSPARENT, 1);
+  else setInt(fd, linux.SOL_IPV6, linux.IPV6_TRANSPARENT, 1);
+}
+
+function setInt(fd: number, level: number, name: number, value: number): void {
+  intBuffer.writeInt32LE(value);
+  if (callRaw("setsockopt", fd, level, name, intBuffer, 4) !== 0) {
+    throw new SystemError("setsockopt", lastErrno(), `level ${level} option ${name} = ${value}`);
+  }
+}
+
+function sockaddrLength(family: IpFamily): number {
+  return family === 4 ? 16 : SOCKADDR_BYTES_MAX;
+}

@@ -1,0 +1,181 @@
+// The telemetry of one connection from open to close: its metric series and its one access line,
+// with Istio's field names in Istio's order, followed by ours (path, reason, id).
+
+import type { ByteCounters } from "@ambit/common/hbone/stream.ts";
+import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
+import type { Clock } from "@ambit/common/process/clock.ts";
+import { type LogFields, type Logger, raw } from "@ambit/common/telemetry/log.ts";
+import type { SpiffeId } from "@ambit/common/tls/identity.ts";
+import type { ProxyError } from "../proxy/proxy-error.ts";
+import type { Party } from "./party.ts";
+import type { TrafficConnection, TrafficLabels, TrafficMetrics } from "./traffic-metrics.ts";
+
+export type Direction = "inbound" | "outbound";
+
+/** How the bytes travel: through a tunnel, in the clear, or within this process (same node). */
+export type PathKind = "hbone" | "tcp" | "local";
+
+/** All that telemetry says of a connection. */
+export interface ConnectionFacts {
+  readonly id: string;
+  readonly direction: Direction;
+  readonly path: PathKind;
+  readonly sourceAddress: SocketAddress;
+  readonly destinationAddress: SocketAddress;
+  /** The CONNECT authority, when the connection runs in a tunnel. */
+  readonly hboneTarget?: string;
+  readonly source: Party;
+  readonly destination: Party;
+  readonly service?: {
+    readonly hostname: string;
+    readonly namespace: string;
+    readonly name: string;
+  };
+  /** Identities proven by certificates; absent on plaintext. */
+  readonly sourceIdentity?: SpiffeId;
+  readonly destinationIdentity?: SpiffeId;
+  /** The identity xDS gives the destination, proven or not: what destination_principal shows. */
+  readonly destinationPrincipal?: SpiffeId;
+}
+
+export interface TelemetrySinks {
+  readonly metrics: TrafficMetrics;
+  readonly access: Logger;
+  readonly clock: Clock;
+}
+
+/** A connection that was opened: counted, and owing an access line. */
+export class ConnectionTelemetry {
+  readonly counters: ByteCounters = { sent: 0, received: 0 };
+  readonly #sinks: TelemetrySinks;
+  readonly #facts: ConnectionFacts;
+  readonly #startedMs: number;
+  readonly #traffic: TrafficConnection;
+  #closed = false;
+
+  constructor(sinks: TelemetrySinks, facts: ConnectionFacts) {
+    this.#sinks = sinks;
+    this.#facts = facts;
+    this.#startedMs = sinks.clock.monotonicMs();
+    const labels = trafficLabels(facts);
+    this.#traffic = sinks.metrics.open(labels, this.counters, facts.direction === "outbound");
+    if (sinks.access.enabled("debug")) sinks.access.debug("connection opened", accessFields(facts));
+  }
+
+  /** Writes the access line and closes the metric. Only the first call counts. */
+  close(error?: ProxyError): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#traffic.close(error?.flag ?? "-");
+    const level = error === undefined ? "info" : "error";
+    if (!this.#sinks.access.enabled(level)) return;
+    const durationMs = Math.round(this.#sinks.clock.monotonicMs() - this.#startedMs);
+    const fields = accessFields(this.#facts, {
+      bytes_sent: this.counters.sent,
+      bytes_recv: this.counters.received,
+      duration: `${durationMs}ms`,
+      error: error?.message,
+      reason: raw(error?.code),
+    });
+    this.#sinks.access[level]("connection complete", fields);
+  }
+}
+
+/** The short line for what failed before its parties were known (ztunnel: "early deny"). */
+export function logEarlyFailure(
+  access: Logger,
+  failure: {
+    source: SocketAddress;
+    destination?: SocketAddress;
+    direction: Direction;
+    error: ProxyError;
+  },
+): void {
+  const { source, destination, direction, error } = failure;
+  access.warn("connection failed", {
+    "src.addr": raw(formatSocketAddress(source)),
+    "dst.addr": raw(destination && formatSocketAddress(destination)),
+    direction,
+    error: error.message,
+    reason: raw(error.code),
+  });
+}
+
+interface CloseFields {
+  readonly bytes_sent: number;
+  readonly bytes_recv: number;
+  readonly duration: string;
+  readonly error: string | undefined;
+  readonly reason: ReturnType<typeof raw>;
+}
+
+function accessFields(facts: ConnectionFacts, close?: CloseFields): LogFields {
+  const { source, destination } = facts;
+  return {
+    "src.addr": raw(formatSocketAddress(facts.sourceAddress)),
+    "src.workload": source.name,
+    "src.namespace": source.namespace,
+    "src.identity": facts.sourceIdentity,
+    "src.cluster": source.cluster,
+    "dst.addr": raw(formatSocketAddress(facts.destinationAddress)),
+    "dst.hbone_addr": raw(facts.hboneTarget),
+    "dst.service": facts.service?.hostname,
+    "dst.workload": destination.name,
+    "dst.namespace": destination.namespace,
+    "dst.identity": facts.destinationIdentity,
+    "dst.cluster": destination.cluster,
+    direction: facts.direction,
+    ...(close && {
+      bytes_sent: close.bytes_sent,
+      bytes_recv: close.bytes_recv,
+      duration: close.duration,
+      error: close.error,
+      reason: close.reason,
+    }),
+    path: raw(facts.path),
+    id: raw(facts.id),
+  };
+}
+
+const UNKNOWN = "unknown";
+
+/** Labels in Istio's order; a missing value prints `unknown`, localities only when either is known. */
+export function trafficLabels(facts: ConnectionFacts): TrafficLabels {
+  const { source, destination, service } = facts;
+  const mutual = facts.sourceIdentity !== undefined && facts.destinationIdentity !== undefined;
+  return {
+    reporter: facts.direction === "outbound" ? "source" : "destination",
+    source_workload: source.workload ?? UNKNOWN,
+    source_canonical_service: source.canonicalName ?? UNKNOWN,
+    source_canonical_revision: source.canonicalRevision ?? UNKNOWN,
+    source_workload_namespace: source.namespace ?? UNKNOWN,
+    source_principal: facts.sourceIdentity ?? UNKNOWN,
+    source_app: source.canonicalName ?? UNKNOWN,
+    source_version: source.canonicalRevision ?? UNKNOWN,
+    source_cluster: source.cluster ?? UNKNOWN,
+    destination_service: service?.hostname ?? UNKNOWN,
+    destination_service_namespace: service?.namespace ?? UNKNOWN,
+    destination_service_name: service?.name ?? UNKNOWN,
+    destination_workload: destination.workload ?? UNKNOWN,
+    destination_canonical_service: destination.canonicalName ?? UNKNOWN,
+    destination_canonical_revision: destination.canonicalRevision ?? UNKNOWN,
+    destination_workload_namespace: destination.namespace ?? UNKNOWN,
+    destination_principal: facts.destinationPrincipal ?? UNKNOWN,
+    destination_app: destination.canonicalName ?? UNKNOWN,
+    destination_version: destination.canonicalRevision ?? UNKNOWN,
+    destination_cluster: destination.cluster ?? UNKNOWN,
+    request_protocol: "tcp",
+    connection_security_policy: mutual ? "mutual_tls" : UNKNOWN,
+    ...localityLabels(source, destination),
+  };
+}
+
+function localityLabels(source: Party, destination: Party): TrafficLabels {
+  if (!source.region && !source.zone && !destination.region && !destination.zone) return {};
+  return {
+    source_region: source.region ?? UNKNOWN,
+    source_zone: source.zone ?? UNKNOWN,
+    destination_region: destination.region ?? UNKNOWN,
+    destination_zone: destination.zone ?? UNKNOWN,
+  };
+}

@@ -1,0 +1,55 @@
+// One side of a connection as telemetry names it, from what xDS knows of the workload or, for a peer
+// that is not in our xDS, from the baggage it sent (ztunnel.md: xDS wins, baggage fills in).
+
+import type { Baggage } from "@ambit/common/hbone/baggage.ts";
+import type { Workload } from "../state/workload.ts";
+
+export interface Party {
+  /** The pod. */
+  readonly name?: string;
+  readonly namespace?: string;
+  /** The Deployment, Job, … that owns it. */
+  readonly workload?: string;
+  readonly canonicalName?: string;
+  readonly canonicalRevision?: string;
+  readonly cluster?: string;
+  readonly region?: string;
+  readonly zone?: string;
+}
+
+export function partyOfWorkload(workload: Workload): Party {
+  return compact({
+    name: workload.name,
+    namespace: workload.namespace,
+    workload: workload.workloadName,
+    canonicalName: workload.canonicalName,
+    canonicalRevision: workload.canonicalRevision,
+    cluster: workload.clusterId,
+    region: workload.locality.region,
+    zone: workload.locality.zone,
+  });
+}
+
+export function partyOfBaggage(baggage: Baggage): Party {
+  return compact({
+    name: undefined,
+    namespace: baggage.namespace,
+    workload: baggage.workloadName,
+    canonicalName: baggage.serviceName,
+    canonicalRevision: baggage.revision,
+    cluster: baggage.clusterId,
+    region: baggage.region,
+    zone: baggage.zone,
+  });
+}
+
+/** A party of which nothing is known. */
+export const UNKNOWN_PARTY: Party = {};
+
+function compact(fields: Record<keyof Party, string | undefined>): Party {
+  const party: Partial<Record<keyof Party, string>> = {};
+  for (const [key, value] of Object.entries(fields)) {
+    if (value !== undefined && value !== "") party[key as keyof Party] = value;
+  }
+  return party;
+}

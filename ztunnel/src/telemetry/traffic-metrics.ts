@@ -1,0 +1,168 @@
+// The istio_tcp_* families. A connection finds its series once; bytes are read from its counters at
+// scrape time, so nothing is counted per chunk. Owns the series and the list of live connections.
+
+import type { ByteCounters } from "@ambit/common/hbone/stream.ts";
+import type { ResponseFlag } from "../proxy/proxy-error.ts";
+
+/** Label values of one connection, without response_flags. */
+export type TrafficLabels = Readonly<Record<string, string>>;
+
+/** Past this many series new label sets fold into one series labelled unknown. */
+export const SERIES_MAX = 50_000;
+
+/** A family as prom-client's getMetricsAsJSON() shapes it. */
+export interface MetricFamily {
+  readonly name: string;
+  readonly help: string;
+  readonly type: "counter" | "gauge";
+  readonly aggregator: "sum";
+  readonly values: { labels: Record<string, string>; value: number }[];
+}
+
+interface Series {
+  readonly labels: TrafficLabels;
+  opened: number;
+  readonly closedByFlag: Map<ResponseFlag, number>;
+  readonly failedByFlag: Map<ResponseFlag, number>;
+  bytesReceived: number;
+  bytesSent: number;
+}
+
+/** A connection being counted. `received` is client to server, whoever reports. */
+export interface TrafficConnection {
+  /** Ends the connection with its final flag. Idempotent. */
+  close(flag: ResponseFlag): void;
+}
+
+interface Live {
+  readonly series: Series;
+  readonly counters: ByteCounters;
+  /** True when `counters.sent` runs from client to server (the outbound side). */
+  readonly clientIsLocal: boolean;
+}
+
+export class TrafficMetrics {
+  readonly #series = new Map<string, Series>();
+  readonly #live = new Set<Live>();
+
+  /** Counts a connection as opened. */
+  open(labels: TrafficLabels, counters: ByteCounters, clientIsLocal: boolean): TrafficConnection {
+    const series = this.#find(labels);
+    series.opened++;
+    const live: Live = { series, counters, clientIsLocal };
+    this.#live.add(live);
+    return { close: (flag) => this.#close(live, flag) };
+  }
+
+  /** Counts a connection that failed before it could be opened. */
+  fail(labels: TrafficLabels, flag: ResponseFlag): void {
+    const { failedByFlag } = this.#find(labels);
+    failedByFlag.set(flag, (failedByFlag.get(flag) ?? 0) + 1);
+  }
+
+  get liveConnections(): number {
+    return this.#live.size;
+  }
+
+  #close(live: Live, flag: ResponseFlag): void {
+    if (!this.#live.delete(live)) return;
+    const { series } = live;
+    series.bytesReceived += receivedOf(live);
+    series.bytesSent += sentOf(live);
+    series.closedByFlag.set(flag, (series.closedByFlag.get(flag) ?? 0) + 1);
+    if (flag !== "-") series.failedByFlag.set(flag, (series.failedByFlag.get(flag) ?? 0) + 1);
+  }
+
+  #find(labels: TrafficLabels): Series {
+    const key = Object.values(labels).join("\u0000");
+    const known = this.#series.get(key);
+    if (known !== undefined) return known;
+    const fold = this.#series.size >= SERIES_MAX;
+    if (fold && this.#series.has("")) return this.#series.get("")!;
+    const series = newSeries(fold ? unknownLabels(labels) : labels);
+    this.#series.set(fold ? "" : key, series);
+    return series;
+  }
+
+  /** The families as of now, in prom-client's JSON shape, so that the main thread can sum workers. */
+  collect(): MetricFamily[] {
+    const opened = family(
+      "istio_tcp_connections_opened",
+      "The total number of TCP connections opened",
+    );
+    const closed = family(
+      "istio_tcp_connections_closed",
+      "The total number of TCP connections closed",
+    );
+    const received = family(
+      "istio_tcp_received_bytes",
+      "The size of total bytes received during request in case of a TCP connection",
+    );
+    const sent = family(
+      "istio_tcp_sent_bytes",
+      "The size of total bytes sent during response in case of a TCP connection",
+    );
+    const failed = family(
+      "istio_tcp_connections_failed",
+      "The total number of TCP connections that failed to establish (unstable)",
+    );
+    const liveBytes = this.#liveBytes();
+    for (const series of this.#series.values()) {
+      const live = liveBytes.get(series) ?? { received: 0, sent: 0 };
+      const labels = { ...series.labels, response_flags: "-" };
+      opened.values.push({ labels, value: series.opened });
+      received.values.push({ labels, value: series.bytesReceived + live.received });
+      sent.values.push({ labels, value: series.bytesSent + live.sent });
+      pushFlags(closed, series.labels, series.closedByFlag);
+      pushFlags(failed, series.labels, series.failedByFlag);
+    }
+    return [opened, closed, received, sent, failed].filter(({ values }) => values.length > 0);
+  }
+
+  #liveBytes(): Map<Series, { received: number; sent: number }> {
+    const totals = new Map<Series, { received: number; sent: number }>();
+    for (const live of this.#live) {
+      const total = totals.getOrInsertComputed(live.series, () => ({ received: 0, sent: 0 }));
+      total.received += receivedOf(live);
+      total.sent += sentOf(live);
+    }
+    return totals;
+  }
+}
+
+function receivedOf({ counters, clientIsLocal }: Live): number {
+  return clientIsLocal ? counters.sent : counters.received;
+}
+
+function sentOf({ counters, clientIsLocal }: Live): number {
+  return clientIsLocal ? counters.received : counters.sent;
+}
+
+function newSeries(labels: TrafficLabels): Series {
+  return {
+    labels,
+    opened: 0,
+    closedByFlag: new Map(),
+    failedByFlag: new Map(),
+    bytesReceived: 0,
+    bytesSent: 0,
+  };
+}
+
+function unknownLabels(labels: TrafficLabels): TrafficLabels {
+  return Object.fromEntries(Object.keys(labels).map((key) => [key, "unknown"]));
+}
+
+function family(name: string, help: string): MetricFamily {
+  return { name, help, type: "counter", aggregator: "sum", values: [] };
+}
+
+function pushFlags(
+  target: MetricFamily,
+  labels: TrafficLabels,
+  counts: ReadonlyMap<ResponseFlag, number>,
+): void {
+  for (const [flag, value] of counts) {
+    target.values.push({ labels: { ...labels, response_flags: flag }, value });
+  }
+}
