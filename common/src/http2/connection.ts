@@ -1,0 +1,552 @@
+// One HTTP/2 connection over any duplex socket, either role: framing, HPACK, settings, flow control,
+// stream states, PING, GOAWAY and the limits that keep a hostile peer cheap (RFC 9113).
+// Owns its streams. Knows nothing of what they carry.
+
+import type { Duplex } from "node:stream";
+import { errorMessage } from "../process/errors.ts";
+import type { Clock } from "../process/clock.ts";
+import { FrameParser, type FrameHandler } from "./frame-parser.ts";
+import { FrameWriter } from "./frame-writer.ts";
+import { type DecodedHeaders, HeaderBlocks } from "./header-blocks.ts";
+import { hpackEncode } from "./hpack-encoder.ts";
+import { Keepalive } from "./keepalive.ts";
+import type { HeaderField } from "./hpack-table.ts";
+import { type Http2Limits, RateLimit } from "./limits.ts";
+import {
+  CLIENT_PREFACE,
+  ConnectionError,
+  ErrorCode,
+  errorCodeName,
+  Flag,
+  FrameType,
+  INITIAL_WINDOW_BYTES,
+  STREAM_ID_MAX,
+  StreamError,
+  WINDOW_MAX,
+} from "./protocol.ts";
+import { applySettings, encodeSettings, INITIAL_SETTINGS, type Settings } from "./settings.ts";
+import { Http2Stream } from "./stream.ts";
+
+export interface ConnectionOptions {
+  readonly role: "client" | "server";
+  readonly streamWindowBytes: number;
+  readonly connectionWindowBytes: number;
+  readonly frameBytesMax: number;
+  readonly limits: Http2Limits;
+  readonly clock: Clock;
+  /** First PING after this long, and this long after each answer. */
+  readonly pingIntervalMs: number;
+  /** A PING unanswered for this long ends the connection. */
+  readonly pingTimeoutMs: number;
+}
+
+export interface ConnectionListener {
+  /** Server: the peer opened a stream. Set `stream.listener` before returning. */
+  onStream(stream: Http2Stream, fields: readonly HeaderField[], endStream: boolean): void;
+  /** The peer will not accept streams beyond those it has (GOAWAY). */
+  onGoAway(): void;
+  /** The connection is over; every stream has had its onAbort. Called once. */
+  onClose(reason: string): void;
+}
+
+/** How long a closing connection may take to hand its last bytes to a peer that does not read. */
+const LINGER_MS = 1000;
+const PING_BYTES = 8;
+const PING_PAYLOAD = Buffer.alloc(PING_BYTES);
+/** RFC 9113 §6.8: the id that announces a shutdown without refusing anything yet. */
+const GRACEFUL_LAST_ID = STREAM_ID_MAX;
+
+export class Http2Connection implements FrameHandler {
+  readonly streamWindowBytes: number;
+  readonly #socket: Duplex;
+  readonly #options: ConnectionOptions;
+  readonly #listener: ConnectionListener;
+  readonly #writer: FrameWriter;
+  readonly #parser: FrameParser;
+  readonly #headerBlocks: HeaderBlocks;
+  readonly #streams = new Map<number, Http2Stream>();
+  readonly #controlRate: RateLimit;
+  readonly #resetRate: RateLimit;
+  #prefaceLeft: number;
+  #peer: Settings = INITIAL_SETTINGS;
+  #settingsSeen = false;
+  #nextId: number;
+  #lastPeerId = 0;
+  #receiveWindowBytes: number;
+  #uncreditedBytes = 0;
+  /** Bytes the peer still lets the whole connection send. */
+  sendWindowBytes = INITIAL_WINDOW_BYTES;
+  #goAwaySent = false;
+  /** The last stream id was announced: later ones are refused. */
+  #goAwayFinal = false;
+  #goAwayReceived = false;
+  #closed = false;
+  #blockedStreams = false;
+  readonly #keepalive: Keepalive;
+
+  constructor(socket: Duplex, options: ConnectionOptions, listener: ConnectionListener) {
+    this.#socket = socket;
+    this.#options = options;
+    this.#listener = listener;
+    this.streamWindowBytes = options.streamWindowBytes;
+    this.#receiveWindowBytes = options.connectionWindowBytes;
+    this.#writer = new FrameWriter(socket, () => this.#streams.size);
+    this.#parser = new FrameParser(this, options.frameBytesMax);
+    this.#headerBlocks = new HeaderBlocks(options.limits);
+    this.#controlRate = new RateLimit(options.limits.controlFramesPerWindowMax);
+    this.#resetRate = new RateLimit(options.limits.resetsPerWindowMax);
+    this.#prefaceLeft = options.role === "server" ? CLIENT_PREFACE.length : 0;
+    this.#nextId = options.role === "client" ? 1 : 2;
+    this.#start();
+    this.#keepalive = new Keepalive({
+      clock: options.clock,
+      intervalMs: options.pingIntervalMs,
+      timeoutMs: options.pingTimeoutMs,
+      sendPing: () => this.#writer.control(FrameType.PING, 0, 0, PING_PAYLOAD),
+      onDead: () => {
+        this.destroy(ErrorCode.NO_ERROR, "the peer does not answer pings");
+        this.#socket.destroy();
+      },
+    });
+  }
+
+  get activeStreams(): number {
+    return this.#streams.size;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** No new stream may be opened: a GOAWAY went either way, or the connection is over. */
+  get goingAway(): boolean {
+    return this.#closed || this.#goAwayReceived || this.#goAwaySent;
+  }
+
+  /** The peer's bound on our streams; undefined until it says one. */
+  get peerStreamsMax(): number | undefined {
+    return this.#peer.concurrentStreamsMax;
+  }
+
+  get frameBytesMax(): number {
+    return Math.min(this.#peer.frameBytesMax, this.#options.frameBytesMax);
+  }
+
+  /** Opens a stream and sends its head. Throws when the connection takes no more streams. */
+  request(fields: readonly HeaderField[], endStream: boolean): Http2Stream {
+    if (this.goingAway || this.#nextId > STREAM_ID_MAX) {
+      throw new ConnectionError(ErrorCode.REFUSED_STREAM, "the connection takes no more streams");
+    }
+    const stream = this.#addStream(this.#nextId);
+    this.#nextId += 2;
+    stream.sendHeaders(fields, endStream);
+    return stream;
+  }
+
+  /** Announces shutdown: streams in flight go on, new ones are refused (double GOAWAY, §6.8). */
+  drain(): void {
+    if (this.#closed || this.#goAwaySent) return;
+    this.#goAwaySent = true;
+    this.#writeGoAway(GRACEFUL_LAST_ID, ErrorCode.NO_ERROR);
+    this.#writer.control(FrameType.PING, 0, 0, PING_PAYLOAD);
+    if (this.#options.role === "server") return;
+    this.#goAwayFinal = true;
+    this.#closeWhenIdle();
+  }
+
+  /** Ends the connection at once with a GOAWAY; every stream aborts. */
+  destroy(code: number = ErrorCode.NO_ERROR, reason = "closed"): void {
+    if (this.#closed) return;
+    this.#writeGoAway(this.#lastPeerId, code);
+    this.#finish(reason, code);
+    this.#options.clock.after(LINGER_MS, () => this.#socket.destroy());
+    this.#socket.end(() => this.#socket.destroy());
+  }
+
+  // What streams call.
+
+  writeHeaders(stream: Http2Stream, fields: readonly HeaderField[], endStream: boolean): void {
+    const block = hpackEncode(fields);
+    const bytesMax = this.frameBytesMax;
+    const endFlag = endStream ? Flag.END_STREAM : 0;
+    if (block.length <= bytesMax) {
+      this.#writer.control(FrameType.HEADERS, Flag.END_HEADERS | endFlag, stream.id, block);
+      return;
+    }
+    this.#writer.control(FrameType.HEADERS, endFlag, stream.id, block.subarray(0, bytesMax));
+    for (let at = bytesMax; at < block.length; at += bytesMax) {
+      const last = at + bytesMax >= block.length ? Flag.END_HEADERS : 0;
+      this.#writer.control(
+        FrameType.CONTINUATION,
+        last,
+        stream.id,
+        block.subarray(at, at + bytesMax),
+      );
+    }
+  }
+
+  writeData(stream: Http2Stream, payload: Buffer): boolean {
+    stream.sendWindowBytes -= payload.length;
+    this.sendWindowBytes -= payload.length;
+    const open = this.#writer.data(stream.id, 0, payload);
+    if (!open) this.#blockedStreams = true;
+    return open;
+  }
+
+  writeEnd(stream: Http2Stream): void {
+    this.#writer.control(FrameType.DATA, Flag.END_STREAM, stream.id);
+  }
+
+  writeWindowUpdate(streamId: number, bytes: number): void {
+    this.#writer.control32(FrameType.WINDOW_UPDATE, streamId, bytes);
+  }
+
+  /** Gives the peer connection-level credit for bytes a listener has finished with. */
+  credit(bytes: number): void {
+    this.#uncreditedBytes += bytes;
+    if (this.#closed || this.#uncreditedBytes * 2 < this.#options.connectionWindowBytes) return;
+    this.#receiveWindowBytes += this.#uncreditedBytes;
+    this.writeWindowUpdate(0, this.#uncreditedBytes);
+    this.#uncreditedBytes = 0;
+  }
+
+  resetStream(stream: Http2Stream, code: number): void {
+    this.#writer.control32(FrameType.RST_STREAM, stream.id, code);
+    this.forget(stream);
+  }
+
+  forget(stream: Http2Stream): void {
+    stream.closed = true;
+    this.#streams.delete(stream.id);
+    if (this.#goAwayFinal || this.#goAwayReceived) this.#closeWhenIdle();
+  }
+
+  // Reading.
+
+  #start(): void {
+    const { role, limits, streamWindowBytes, connectionWindowBytes, frameBytesMax } = this.#options;
+    if (role === "client") this.#writer.raw(CLIENT_PREFACE);
+    const settings = encodeSettings({
+      ...(role === "client" ? { enablePush: false } : { concurrentStreamsMax: limits.streamsMax }),
+      initialWindowBytes: streamWindowBytes,
+      frameBytesMax,
+      headerListBytesMax: limits.headerListBytesMax,
+    });
+    this.#writer.control(FrameType.SETTINGS, 0, 0, settings);
+    this.writeWindowUpdate(0, connectionWindowBytes - INITIAL_WINDOW_BYTES);
+    this.#socket.on("data", (chunk: Buffer) => this.#onRead(chunk));
+    this.#socket.on("drain", () => this.#onDrain());
+    this.#socket.on("end", () => this.#finish("the peer closed the connection"));
+    this.#socket.on("error", (error) => this.#finish(errorMessage(error)));
+    this.#socket.on("close", () => this.#finish("the connection was cut"));
+  }
+
+  #onRead(chunk: Buffer): void {
+    if (this.#closed) return;
+    try {
+      const rest = this.#prefaceLeft > 0 ? this.#readPreface(chunk) : chunk;
+      this.#parser.push(rest);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #readPreface(chunk: Buffer): Buffer {
+    const start = CLIENT_PREFACE.length - this.#prefaceLeft;
+    const taken = Math.min(this.#prefaceLeft, chunk.length);
+    if (CLIENT_PREFACE.compare(chunk, 0, taken, start, start + taken) !== 0) {
+      throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "not an HTTP/2 client");
+    }
+    this.#prefaceLeft -= taken;
+    return chunk.subarray(taken);
+  }
+
+  onDataStart(streamId: number, length: number): void {
+    this.#expectNoContinuation();
+    this.#receiveWindowBytes -= length;
+    if (this.#receiveWindowBytes < 0) {
+      throw new ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "connection window exceeded");
+    }
+    if (length === 0) this.#admitControl();
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) {
+      this.#expectKnown(streamId);
+      this.credit(length);
+      return;
+    }
+    if (stream.remoteEnded) this.#streamError(stream, ErrorCode.STREAM_CLOSED);
+    else {
+      stream.receiveWindowBytes -= length;
+      if (stream.receiveWindowBytes < 0) this.#streamError(stream, ErrorCode.FLOW_CONTROL_ERROR);
+    }
+  }
+
+  onData(streamId: number, slice: Buffer): void {
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) return;
+    if (stream.listener === undefined) stream.consumed(slice.length);
+    else stream.listener.onData(slice);
+  }
+
+  onDataEnd(streamId: number, endStream: boolean): void {
+    const stream = this.#streams.get(streamId);
+    if (endStream && stream !== undefined) this.#endRemotely(stream);
+  }
+
+  onFrame(type: number, flags: number, streamId: number, payload: Buffer): void {
+    if (!this.#settingsSeen && type !== FrameType.SETTINGS) {
+      throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS");
+    }
+    if (type !== FrameType.CONTINUATION) this.#expectNoContinuation();
+    switch (type) {
+      case FrameType.HEADERS:
+        return this.#onBlock(this.#headerBlocks.headers(flags, streamId, payload));
+      case FrameType.CONTINUATION:
+        return this.#onBlock(this.#headerBlocks.continuation(flags, streamId, payload));
+      case FrameType.SETTINGS:
+        return this.#onSettings(flags, streamId, payload);
+      case FrameType.WINDOW_UPDATE:
+        return this.#onWindowUpdate(streamId, payload);
+      case FrameType.RST_STREAM:
+        return this.#onReset(streamId, payload);
+      case FrameType.PING:
+        return this.#onPing(flags, streamId, payload);
+      case FrameType.GOAWAY:
+        return this.#onGoAway(streamId, payload);
+      case FrameType.PRIORITY:
+        return this.#onPriority(streamId, payload);
+      case FrameType.PUSH_PROMISE:
+        throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE though push is disabled");
+      default:
+        this.#admitControl();
+    }
+  }
+
+  #onBlock(block: DecodedHeaders | undefined): void {
+    if (block !== undefined) this.#onHeaders(block);
+  }
+
+  #onHeaders({ streamId, fields, tooLarge, endStream }: DecodedHeaders): void {
+    const known = this.#streams.get(streamId);
+    if (known !== undefined) return this.#onMoreHeaders(known, fields, tooLarge, endStream);
+    if (this.#options.role === "client") return this.#expectKnown(streamId);
+    if (streamId % 2 === 0 || streamId <= this.#lastPeerId) {
+      this.#expectKnown(streamId);
+      throw new ConnectionError(ErrorCode.STREAM_CLOSED, `HEADERS on closed stream ${streamId}`);
+    }
+    this.#lastPeerId = streamId;
+    if (this.#streams.size >= this.#options.limits.streamsMax || this.#goAwayFinal) {
+      this.#refuse(streamId, ErrorCode.REFUSED_STREAM);
+      return;
+    }
+    const stream = this.#addStream(streamId);
+    if (tooLarge) return this.#streamError(stream, ErrorCode.ENHANCE_YOUR_CALM);
+    stream.remoteEnded = endStream;
+    this.#listener.onStream(stream, fields, endStream);
+  }
+
+  #onMoreHeaders(
+    stream: Http2Stream,
+    fields: readonly HeaderField[],
+    tooLarge: boolean,
+    endStream: boolean,
+  ): void {
+    if (stream.remoteEnded) return this.#streamError(stream, ErrorCode.STREAM_CLOSED);
+    if (tooLarge) return this.#streamError(stream, ErrorCode.ENHANCE_YOUR_CALM);
+    stream.listener?.onHeaders(fields, endStream);
+    if (endStream) this.#endRemotely(stream);
+  }
+
+  #endRemotely(stream: Http2Stream): void {
+    if (stream.closed || stream.remoteEnded) return;
+    stream.remoteEnded = true;
+    if (stream.localEnded) this.forget(stream);
+    stream.listener?.onEnd();
+  }
+
+  #onSettings(flags: number, streamId: number, payload: Buffer): void {
+    if (streamId !== 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream");
+    if (flags & Flag.ACK) {
+      if (payload.length > 0)
+        throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with payload");
+      return;
+    }
+    this.#admitControl();
+    this.#settingsSeen = true;
+    const before = this.#peer.initialWindowBytes;
+    this.#peer = applySettings(this.#peer, payload);
+    const delta = this.#peer.initialWindowBytes - before;
+    for (const stream of this.#streams.values()) {
+      stream.sendWindowBytes += delta;
+      if (stream.sendWindowBytes > WINDOW_MAX) {
+        throw new ConnectionError(
+          ErrorCode.FLOW_CONTROL_ERROR,
+          "stream window overflow by SETTINGS",
+        );
+      }
+    }
+    this.#writer.control(FrameType.SETTINGS, Flag.ACK, 0);
+    if (delta > 0) this.#resumeAll();
+  }
+
+  #onWindowUpdate(streamId: number, payload: Buffer): void {
+    if (payload.length !== 4)
+      throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE size");
+    const bytes = payload.readUInt32BE(0) & 0x7fffffff;
+    if (streamId === 0) {
+      this.sendWindowBytes += bytes;
+      if (bytes === 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0");
+      if (this.sendWindowBytes > WINDOW_MAX) {
+        throw new ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "connection window overflow");
+      }
+      this.#resumeAll();
+      return;
+    }
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) return this.#expectKnown(streamId);
+    if (bytes === 0) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR);
+    stream.sendWindowBytes += bytes;
+    if (stream.sendWindowBytes > WINDOW_MAX)
+      return this.#streamError(stream, ErrorCode.FLOW_CONTROL_ERROR);
+    stream.resume();
+  }
+
+  #onReset(streamId: number, payload: Buffer): void {
+    if (payload.length !== 4)
+      throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM size");
+    if (!this.#resetRate.admit(this.#options.clock.monotonicMs())) {
+      throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many resets");
+    }
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) return this.#expectKnown(streamId);
+    this.forget(stream);
+    stream.listener?.onAbort(payload.readUInt32BE(0));
+  }
+
+  #onPing(flags: number, streamId: number, payload: Buffer): void {
+    if (streamId !== 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "PING on a stream");
+    if (payload.length !== PING_BYTES)
+      throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "PING size");
+    if (flags & Flag.ACK) return this.#onPong();
+    this.#admitControl();
+    this.#writer.control(FrameType.PING, Flag.ACK, 0, payload);
+  }
+
+  #onPong(): void {
+    this.#keepalive.onPong();
+    if (!this.#goAwaySent || this.#goAwayFinal) return;
+    this.#goAwayFinal = true;
+    this.#writeGoAway(this.#lastPeerId, ErrorCode.NO_ERROR);
+    this.#closeWhenIdle();
+  }
+
+  #onGoAway(streamId: number, payload: Buffer): void {
+    if (streamId !== 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream");
+    if (payload.length < 8) throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY size");
+    this.#goAwayReceived = true;
+    const lastId = payload.readUInt32BE(0) & 0x7fffffff;
+    for (const stream of this.#streams.values()) {
+      const ours = stream.id % 2 === (this.#options.role === "client" ? 1 : 0);
+      if (!ours || stream.id <= lastId) continue;
+      this.forget(stream);
+      stream.listener?.onAbort(ErrorCode.REFUSED_STREAM);
+    }
+    this.#listener.onGoAway();
+    if (this.#streams.size === 0) this.#closeWhenIdle();
+  }
+
+  #onPriority(streamId: number, payload: Buffer): void {
+    this.#admitControl();
+    if (streamId === 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0");
+    if (payload.length !== 5) return this.#refuse(streamId, ErrorCode.FRAME_SIZE_ERROR);
+    if ((payload.readUInt32BE(0) & 0x7fffffff) === streamId)
+      this.#refuse(streamId, ErrorCode.PROTOCOL_ERROR);
+  }
+
+  // Errors, flow and endings.
+
+  #expectNoContinuation(): void {
+    if (this.#headerBlocks.open) {
+      throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted");
+    }
+  }
+
+  /** A frame for a stream that was never opened is an error; for one that is gone, it is late. */
+  #expectKnown(streamId: number): void {
+    const ours = streamId % 2 === (this.#options.role === "client" ? 1 : 0);
+    const idle = ours ? streamId >= this.#nextId : streamId > this.#lastPeerId;
+    if (streamId === 0 || idle) {
+      throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, `frame on idle stream ${streamId}`);
+    }
+  }
+
+  #admitControl(): void {
+    const { controlQueueBytesMax } = this.#options.limits;
+    if (!this.#controlRate.admit(this.#options.clock.monotonicMs())) {
+      throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames");
+    }
+    if (this.#streams.size === 0 && this.#writer.queuedBytes > controlQueueBytesMax) {
+      throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "the peer does not read its answers");
+    }
+  }
+
+  #addStream(id: number): Http2Stream {
+    const stream = new Http2Stream(this, id, this.#peer.initialWindowBytes, this.streamWindowBytes);
+    this.#streams.set(id, stream);
+    return stream;
+  }
+
+  #refuse(streamId: number, code: number): void {
+    const stream = this.#streams.get(streamId);
+    if (stream !== undefined) return this.#streamError(stream, code);
+    this.#writer.control32(FrameType.RST_STREAM, streamId, code);
+  }
+
+  #streamError(stream: Http2Stream, code: number): void {
+    this.resetStream(stream, code);
+    stream.listener?.onAbort(code);
+  }
+
+  #fail(error: unknown): void {
+    if (error instanceof ConnectionError) {
+      this.destroy(error.code, `${errorCodeName(error.code)}: ${error.message}`);
+    } else if (error instanceof StreamError) {
+      this.#refuse(error.streamId, error.code);
+    } else throw error;
+  }
+
+  #onDrain(): void {
+    if (!this.#blockedStreams) return;
+    this.#blockedStreams = false;
+    this.#resumeAll();
+  }
+
+  #resumeAll(): void {
+    for (const stream of this.#streams.values()) if (stream.blocked) stream.resume();
+  }
+
+  #writeGoAway(lastId: number, code: number): void {
+    const payload = Buffer.alloc(8);
+    payload.writeUInt32BE(lastId, 0);
+    payload.writeUInt32BE(code, 4);
+    this.#writer.control(FrameType.GOAWAY, 0, 0, payload);
+  }
+
+  #closeWhenIdle(): void {
+    if (this.#streams.size === 0 && !this.#closed) this.destroy(ErrorCode.NO_ERROR, "drained");
+  }
+
+  #finish(reason: string, code: number = ErrorCode.CANCEL): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#keepalive.stop();
+    const streams = [...this.#streams.values()];
+    this.#streams.clear();
+    for (const stream of streams) {
+      stream.closed = true;
+      stream.listener?.onAbort(code === ErrorCode.NO_ERROR ? ErrorCode.CANCEL : code);
+    }
+    this.#listener.onClose(reason);
+    if (code === ErrorCode.CANCEL) this.#socket.destroy();
+  }
+}

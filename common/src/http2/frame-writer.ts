@@ -1,0 +1,113 @@
+// Queues frames on a socket and decides when they leave: at the end of the tick when little waits
+// (latency), at the end of the event-loop turn when much does (batching), at once past a bound.
+
+import type { Duplex } from "node:stream";
+import { FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
+
+/** Above this many queued bytes a turn is worth waiting for: bulk, where batching pays. */
+const BATCH_BYTES = 8 * 1024;
+/** More active streams than this: their frames of one turn share a write. */
+const BATCH_STREAMS = 4;
+/** Never hold back more than this. */
+const HOLD_BYTES_MAX = 256 * 1024;
+
+export class FrameWriter {
+  readonly #socket: Duplex;
+  readonly #activeStreams: () => number;
+  readonly #flush = () => this.#release();
+  #corked = false;
+  #deferred = false;
+  #heldBytes = 0;
+
+  constructor(socket: Duplex, activeStreams: () => number) {
+    this.#socket = socket;
+    this.#activeStreams = activeStreams;
+  }
+
+  /** Bytes that the socket has not yet handed to the kernel. */
+  get queuedBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  /** A frame without payload, or with one that may be reused by the caller (it is copied). */
+  control(type: number, flags: number, streamId: number, payload?: Uint8Array): boolean {
+    const length = payload?.length ?? 0;
+    const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + length);
+    writeHeader(frame, length, type, flags, streamId);
+    if (payload !== undefined) frame.set(payload, FRAME_HEADER_BYTES);
+    return this.#write(frame);
+  }
+
+  /** A frame of four payload bytes: WINDOW_UPDATE, RST_STREAM. */
+  control32(type: number, streamId: number, value: number): boolean {
+    const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + 4);
+    writeHeader(frame, 4, type, 0, streamId);
+    frame.writeUInt32BE(value, FRAME_HEADER_BYTES);
+    return this.#write(frame);
+  }
+
+  /** A DATA frame; the payload is written as it is, not copied. False: the socket wants a pause. */
+  data(streamId: number, flags: number, payload: Buffer): boolean {
+    const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
+    writeHeader(header, payload.length, FrameType.DATA, flags, streamId);
+    this.#write(header);
+    return this.#write(payload);
+  }
+
+  raw(bytes: Buffer): boolean {
+    return this.#write(bytes);
+  }
+
+  #write(bytes: Buffer): boolean {
+    this.#heldBytes += bytes.length;
+    if (!this.#corked) this.#hold();
+    else if (!this.#deferred && this.#heldBytes > BATCH_BYTES) this.#defer();
+    const open = this.#socket.write(bytes);
+    if (this.#heldBytes > HOLD_BYTES_MAX) {
+      this.#heldBytes = 0;
+      this.#socket.uncork();
+      this.#socket.cork();
+    }
+    return open;
+  }
+
+  #hold(): void {
+    this.#corked = true;
+    this.#socket.cork();
+    if (this.#activeStreams() > BATCH_STREAMS || this.#heldBytes > BATCH_BYTES) this.#defer();
+    else process.nextTick(this.#flush);
+  }
+
+  /** Moves the flush to the end of the turn; a tick flush already queued finds `deferred` set. */
+  #defer(): void {
+    this.#deferred = true;
+    setImmediate(this.#releaseDeferred);
+  }
+
+  readonly #releaseDeferred = () => {
+    this.#deferred = false;
+    this.#release();
+  };
+
+  #release(): void {
+    if (!this.#corked || this.#deferred) return;
+    this.#corked = false;
+    this.#heldBytes = 0;
+    this.#socket.uncork();
+  }
+}
+
+function writeHeader(
+  target: Buffer,
+  length: number,
+  type: number,
+  flags: number,
+  streamId: number,
+): void {
+  target[0] = length >> 16;
+  target[1] = length >> 8;
+  target[2] = length;
+  target[3] = type;
+  target[4] = flags;
+  target.writeUInt32BE(streamId, 5);
+}
