@@ -1,0 +1,101 @@
+// What an inbound CONNECT may ask for (ztunnel §1.5): whether its authority is ours to serve, and which
+// port of the pod it means. Pure.
+
+import type { Authority } from "@ambit/common/hbone/authority.ts";
+import type { Ip } from "@ambit/common/net/ip.ts";
+import { serviceKey } from "./service.ts";
+import type { MeshState } from "./mesh-state.ts";
+import type { StoredService } from "./service-store.ts";
+import type { GatewayAddress, Workload } from "./workload.ts";
+
+export type InboundTarget =
+  | { readonly ok: true; readonly port: number; readonly service?: StoredService }
+  | {
+      readonly ok: false;
+      readonly code: "IP_MISMATCH" | "UNKNOWN_DESTINATION" | "NO_PORT" | "SELF_CALL";
+      readonly reason: string;
+    };
+
+export interface InboundQuery {
+  readonly authority: Authority;
+  /** The pod's address that the tunnel was accepted on. */
+  readonly localIp: Ip;
+  readonly workload: Workload;
+  /** Ports of our own in the pod, never to be called. */
+  readonly ownPorts: ReadonlySet<number>;
+}
+
+export function resolveInboundTarget(state: MeshState, query: InboundQuery): InboundTarget {
+  const { authority, localIp, workload } = query;
+  if (authority.kind === "address" && !addressIsServed(state, authority.ip, query)) {
+    return {
+      ok: false,
+      code: "IP_MISMATCH",
+      reason: `ip mismatch: ${authority.ip} was requested from the pod at ${localIp}`,
+    };
+  }
+  const resolved =
+    authority.kind === "address"
+      ? { port: authority.port }
+      : hostnamePort(state, authority, workload);
+  if ("code" in resolved) return { ok: false, ...resolved };
+  const port = workload.applicationTunnel?.port ?? resolved.port;
+  if (query.ownPorts.has(port)) {
+    return {
+      ok: false,
+      code: "SELF_CALL",
+      reason: `port ${port} is ztunnel's own: recursive call refused`,
+    };
+  }
+  return { ok: true, ...resolved, port };
+}
+
+/** The pod's own address, any when it has an application tunnel, or one whose waypoint the pod is. */
+function addressIsServed(state: MeshState, ip: Ip, { localIp, workload }: InboundQuery): boolean {
+  if (ip === localIp || workload.applicationTunnel !== undefined) return true;
+  const address = { network: workload.network, ip };
+  const found = state.findAddress(address, "");
+  const waypoint =
+    found?.kind === "service" ? found.found.service.waypoint : found?.workload.waypoint;
+  return waypoint !== undefined && isAttached(state, waypoint, workload, localIp);
+}
+
+function isAttached(
+  state: MeshState,
+  { destination }: GatewayAddress,
+  workload: Workload,
+  localIp: Ip,
+): boolean {
+  const service =
+    destination.kind === "address"
+      ? state.services.byAddress(destination, workload.namespace)
+      : state.services.byKey(`${destination.namespace}/${destination.hostname}`);
+  if (service !== undefined) return service.endpoints.has(workload.uid);
+  const owner =
+    destination.kind === "address"
+      ? state.workloadByAddress(destination)
+      : state.workloadByHostname(destination.namespace, destination.hostname);
+  return owner?.addresses.includes(localIp) ?? false;
+}
+
+type PortOrRefusal =
+  | { readonly port: number; readonly service: StoredService }
+  | { readonly code: "UNKNOWN_DESTINATION" | "NO_PORT"; readonly reason: string };
+
+function hostnamePort(
+  state: MeshState,
+  { hostname, port }: { hostname: string; port: number },
+  workload: Workload,
+): PortOrRefusal {
+  const service = state.services.byHostname(hostname, workload.namespace);
+  if (service === undefined) {
+    return { code: "UNKNOWN_DESTINATION", reason: `hostname ${hostname} is not a known service` };
+  }
+  const target =
+    service.endpoints.get(workload.uid)?.ports.get(port) || service.service.ports.get(port);
+  if (!target) {
+    const name = serviceKey(service.service);
+    return { code: "NO_PORT", reason: `service ${name} maps no port ${port} to this workload` };
+  }
+  return { port: target, service };
+}

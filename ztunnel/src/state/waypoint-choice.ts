@@ -1,0 +1,105 @@
+// Which waypoint or gateway a reference means (ztunnel §3.2). A reference that leads nowhere is an
+// answer of its own: such traffic fails, it never goes around the waypoint.
+
+import { ipFamily } from "@ambit/common/net/ip.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
+import { chooseEndpoint, chooseIp, type Random } from "./endpoint-choice.ts";
+import type { MeshState } from "./mesh-state.ts";
+import type { Service } from "./service.ts";
+import type { StoredService } from "./service-store.ts";
+import type { GatewayAddress, Workload } from "./workload.ts";
+
+export type Waypoint =
+  | {
+      readonly kind: "found";
+      readonly workload: Workload;
+      readonly address: SocketAddress;
+      /** The service it was reached through. */
+      readonly service?: Service;
+    }
+  | { readonly kind: "unknown"; readonly reason: string };
+
+interface GatewayQuery {
+  readonly source: Workload;
+  readonly destination: SocketAddress;
+  readonly random: Random;
+}
+
+/** The waypoint of a service: weighted ones first, then its own; undefined when it has none. */
+export function chooseWaypoint(
+  state: MeshState,
+  service: Service,
+  query: GatewayQuery,
+): Waypoint | undefined {
+  const reference = weighted(service, query.random) ?? service.waypoint;
+  return reference && resolveGateway(state, reference, query);
+}
+
+function weighted({ weightedWaypoints }: Service, random: Random): GatewayAddress | undefined {
+  let total = 0;
+  for (const { weight } of weightedWaypoints) total += weight;
+  if (total === 0) return undefined;
+  let at = random() * total;
+  for (const { waypoint, weight } of weightedWaypoints) {
+    at -= weight;
+    if (at < 0) return waypoint;
+  }
+  return undefined;
+}
+
+/** Finds the workload behind a gateway reference, and where to connect to it. */
+export function resolveGateway(
+  state: MeshState,
+  reference: GatewayAddress,
+  query: GatewayQuery,
+): Waypoint {
+  const { destination, hboneMtlsPort } = reference;
+  const service =
+    destination.kind === "address"
+      ? state.services.byAddress(destination, query.source.namespace)
+      : state.services.byKey(`${destination.namespace}/${destination.hostname}`);
+  if (service !== undefined) return viaService(state, service, hboneMtlsPort, reference, query);
+  const workload =
+    destination.kind === "address"
+      ? state.workloadByAddress(destination)
+      : state.workloadByHostname(destination.namespace, destination.hostname);
+  const ip = workload && chooseIp(workload.addresses, [], familyOf(reference, query));
+  if (workload === undefined || ip === undefined) return unknown(reference);
+  return { kind: "found", workload, address: { ip, port: hboneMtlsPort } };
+}
+
+function viaService(
+  state: MeshState,
+  stored: StoredService,
+  servicePort: number,
+  reference: GatewayAddress,
+  query: GatewayQuery,
+): Waypoint {
+  const wanted = {
+    source: query.source,
+    servicePort,
+    family: familyOf(reference, query),
+    forWaypoint: true,
+  };
+  const endpoint = chooseEndpoint(state, stored, wanted, query.random);
+  if (endpoint?.ip === undefined) return unknown(reference, "it has no ready endpoint");
+  return {
+    kind: "found",
+    workload: endpoint.workload,
+    address: { ip: endpoint.ip, port: endpoint.port },
+    service: stored.service,
+  };
+}
+
+/** By address, its family; by hostname, the family that was dialed. */
+function familyOf({ destination }: GatewayAddress, query: GatewayQuery): 4 | 6 {
+  return ipFamily(destination.kind === "address" ? destination.ip : query.destination.ip);
+}
+
+function unknown({ destination }: GatewayAddress, why = "the mesh does not know it"): Waypoint {
+  const name =
+    destination.kind === "address"
+      ? destination.ip
+      : `${destination.namespace}/${destination.hostname}`;
+  return { kind: "unknown", reason: `unknown waypoint ${name}: ${why}` };
+}
