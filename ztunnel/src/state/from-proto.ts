@@ -40,7 +40,7 @@ export function addressFromProto(wire: Address): MeshAddress {
       return { kind: "workload", workload: workloadFromProto(wire.type.value) };
     case "service":
       return { kind: "service", service: serviceFromProto(wire.type.value) };
-    default:
+    case undefined:
       throw new RejectedResource("address without workload or service");
   }
 }
@@ -154,7 +154,7 @@ function gatewayFromProto(wire: WireGateway | undefined): GatewayAddress {
         hboneMtlsPort: wire!.hboneMtlsPort,
       };
     }
-    default:
+    case undefined:
       throw new RejectedResource("gateway without destination");
   }
 }

@@ -1,0 +1,109 @@
+import { once } from "node:events";
+import net from "node:net";
+import { describe, expect, it } from "vitest";
+import { TestCa } from "../testing/test-ca.ts";
+import type { WorkloadCertificate } from "./certificate.ts";
+import { type Identity, spiffeId, type SpiffeId } from "./identity.ts";
+import { secureClient, secureServer, type SecureResult } from "./secure.ts";
+
+const HOUR_MS = 3_600_000;
+const ca = new TestCa();
+const identity = (serviceAccount: string, trustDomain = "cluster.local"): Identity => ({
+  trustDomain,
+  namespace: "shop",
+  serviceAccount,
+});
+const client = ca.issue(identity("client"));
+const server = ca.issue(identity("server"));
+
+async function handshake(
+  clientCertificate: WorkloadCertificate,
+  serverCertificate: WorkloadCertificate,
+  allowed: SpiffeId[] = [spiffeId(identity("server"))],
+): Promise<{ client: SecureResult; server: SecureResult }> {
+  const listener = net.createServer({ allowHalfOpen: true });
+  listener.listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const accepted = once(listener, "connection") as Promise<[net.Socket]>;
+  const raw = net.connect((listener.address() as net.AddressInfo).port, "127.0.0.1");
+  const [rawServer] = await accepted;
+  const [atClient, atServer] = await Promise.all([
+    secureClient(raw, clientCertificate, allowed),
+    secureServer(rawServer, serverCertificate),
+  ]);
+  if (atClient.ok) atClient.socket.on("error", () => undefined);
+  if (atClient.ok && atServer.ok) {
+    atServer.socket.write("bytes");
+    await once(atClient.socket, "data");
+    expect(atClient.socket.getProtocol()).toBe("TLSv1.3");
+    expect(atClient.socket.servername).toBeFalsy();
+  }
+  raw.destroy();
+  rawServer.destroy();
+  listener.close();
+  return { client: atClient, server: atServer };
+}
+
+describe("mutual TLS between workloads", () => {
+  it("proves both identities and speaks h2 over TLS 1.3 without SNI", async () => {
+    const result = await handshake(client, server);
+    expect(result.client).toMatchObject({ ok: true, peer: identity("server") });
+    expect(result.server).toMatchObject({ ok: true, peer: identity("client") });
+  });
+
+  it.each<[string, WorkloadCertificate]>([
+    ["has expired", ca.issue(identity("client"), { notAfterMs: Date.now() - 1000 })],
+    ["is not valid yet", ca.issue(identity("client"), { notBeforeMs: Date.now() + HOUR_MS / 2 })],
+    ["may only be used by servers", ca.issue(identity("client"), { purposes: ["serverAuth"] })],
+    [
+      "comes from another root",
+      { ...new TestCa().issue(identity("client")), rootsPem: [ca.rootPem] },
+    ],
+    [
+      "holds no SPIFFE identity",
+      ca.issue(identity("client"), { sans: [{ type: "dns", value: "client" }] }),
+    ],
+    ["is of another trust domain", ca.issue(identity("client", "elsewhere"))],
+  ])("the server refuses a client whose certificate %s", async (_, certificate) => {
+    const result = await handshake(certificate, server);
+    expect(result.server.ok).toBe(false);
+  });
+
+  it.each<[string, WorkloadCertificate, string]>([
+    ["has expired", ca.issue(identity("server"), { notAfterMs: Date.now() - 1000 }), "HANDSHAKE"],
+    [
+      "may only be used by clients",
+      ca.issue(identity("server"), { purposes: ["clientAuth"] }),
+      "HANDSHAKE",
+    ],
+    [
+      "comes from another root",
+      { ...new TestCa().issue(identity("server")), rootsPem: [ca.rootPem] },
+      "HANDSHAKE",
+    ],
+    ["is for someone else", ca.issue(identity("other")), "WRONG_IDENTITY"],
+    ["is of another trust domain", ca.issue(identity("server", "elsewhere")), "WRONG_IDENTITY"],
+    [
+      "holds no SPIFFE identity",
+      ca.issue(identity("server"), { sans: [{ type: "dns", value: "server" }] }),
+      "NO_IDENTITY",
+    ],
+  ])("the client refuses a server whose certificate %s", async (_, certificate, code) => {
+    const result = await handshake(client, certificate);
+    expect(result.client).toMatchObject({ ok: false, code });
+  });
+
+  it("accepts any of several allowed identities, and nobody when none is allowed", async () => {
+    const either = [spiffeId(identity("other")), spiffeId(identity("server"))];
+    expect((await handshake(client, server, either)).client.ok).toBe(true);
+    expect((await handshake(client, server, [])).client).toMatchObject({ code: "WRONG_IDENTITY" });
+  });
+
+  it("trusts every root of a bundle, so that roots can be rotated", async () => {
+    const next = new TestCa();
+    const both = [ca.rootPem, next.rootPem];
+    const rotated = { ...next.issue(identity("server")), rootsPem: both };
+    const result = await handshake({ ...client, rootsPem: both }, rotated);
+    expect([result.client.ok, result.server.ok]).toEqual([true, true]);
+  });
+});

@@ -1,0 +1,203 @@
+// Mutual TLS as HBONE wants it (ztunnel §1.1, §1.2): TLS 1.3, ALPN h2, no SNI, no resumption, and a
+// SPIFFE check on both sides in place of host names. An unverified peer never gets a usable socket.
+
+import type net from "node:net";
+import tls from "node:tls";
+import { X509Certificate } from "node:crypto";
+import { errorCode, errorMessage } from "../process/errors.ts";
+import { hasIdentity, peerIdentities, type WorkloadCertificate } from "./certificate.ts";
+import { type Identity, spiffeId, type SpiffeId } from "./identity.ts";
+
+export type TlsFailureCode =
+  | "HANDSHAKE"
+  | "TIMEOUT"
+  | "NO_CERTIFICATE"
+  | "NO_IDENTITY"
+  | "WRONG_IDENTITY"
+  | "WRONG_TRUST_DOMAIN";
+
+export type SecureResult =
+  | { readonly ok: true; readonly socket: tls.TLSSocket; readonly peer: Identity }
+  | { readonly ok: false; readonly code: TlsFailureCode; readonly reason: string };
+
+/** Istio bounds no handshake; a peer that stalls one would hold its socket for ever. */
+export const HANDSHAKE_TIMEOUT_MS = 10_000;
+
+const CIPHERS = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
+const GROUPS = "X25519MLKEM768:X25519:P-256:P-384";
+const ALPN = ["h2"];
+
+/** One context per certificate: building one parses keys and chains. */
+const contexts = new WeakMap<WorkloadCertificate, tls.SecureContext>();
+
+export function secureContext(certificate: WorkloadCertificate): tls.SecureContext {
+  return contexts.getOrInsertComputed(certificate, () =>
+    tls.createSecureContext({
+      key: certificate.keyPem,
+      cert: [certificate.leafPem, ...certificate.intermediatesPem].join("\n"),
+      ca: [...certificate.rootsPem],
+      minVersion: "TLSv1.3",
+      ciphers: CIPHERS,
+      ecdhCurve: GROUPS,
+    }),
+  );
+}
+
+/**
+ * The server side over an accepted socket. The client must present a certificate of our roots whose
+ * trust domain is ours. On failure the socket is destroyed.
+ */
+export function secureServer(
+  raw: net.Socket,
+  certificate: WorkloadCertificate,
+): Promise<SecureResult> {
+  const socket = new tls.TLSSocket(raw, {
+    isServer: true,
+    secureContext: secureContext(certificate),
+    requestCert: true,
+    rejectUnauthorized: true,
+    ALPNProtocols: ALPN,
+  });
+  return new Promise((resolve) => {
+    const settle = settler(raw, socket, resolve);
+    socket.once("secure", () => {
+      if (!authorizedByChain(socket)) {
+        settle({ ok: false, code: "HANDSHAKE", reason: chainError(socket) });
+        return;
+      }
+      settle(verifyClient(socket, certificate.identity.trustDomain));
+    });
+  });
+}
+
+/**
+ * The client side over a connected socket. The server must present a certificate of our roots with
+ * one of the `allowed` identities. On failure the socket is destroyed.
+ */
+export function secureClient(
+  raw: net.Socket,
+  certificate: WorkloadCertificate,
+  allowed: readonly SpiffeId[],
+): Promise<SecureResult> {
+  const socket = tls.connect({
+    socket: raw,
+    secureContext: secureContext(certificate),
+    ALPNProtocols: ALPN,
+    rejectUnauthorized: true,
+    checkServerIdentity: () => undefined,
+  });
+  return new Promise((resolve) => {
+    const settle = settler(raw, socket, resolve);
+    socket.once("secureConnect", () => {
+      if (socket.alpnProtocol !== "h2") {
+        settle({
+          ok: false,
+          code: "HANDSHAKE",
+          reason: "the peer does not speak HTTP/2 (no ALPN h2)",
+        });
+        return;
+      }
+      settle(verifyServer(socket, allowed));
+    });
+  });
+}
+
+/** Resolves once; on failure or timeout nothing usable remains. */
+function settler(
+  raw: net.Socket,
+  socket: tls.TLSSocket,
+  resolve: (result: SecureResult) => void,
+): (result: SecureResult) => void {
+  let settled = false;
+  const settle = (result: SecureResult) => {
+    if (settled) return;
+    settled = true;
+    clearTimeout(timer);
+    socket.off("error", onError);
+    raw.off("close", onClose);
+    if (!result.ok) {
+      socket.on("error", () => undefined);
+      socket.destroy();
+      raw.destroy();
+    }
+    resolve(result);
+  };
+  const onError = (error: Error) =>
+    settle({ ok: false, code: "HANDSHAKE", reason: handshakeReason(error) });
+  const onClose = () =>
+    settle({ ok: false, code: "HANDSHAKE", reason: "the peer closed during the TLS handshake" });
+  const timer = setTimeout(() => {
+    const reason = `no TLS handshake within ${HANDSHAKE_TIMEOUT_MS / 1000} s`;
+    settle({ ok: false, code: "TIMEOUT", reason });
+  }, HANDSHAKE_TIMEOUT_MS);
+  socket.on("error", onError);
+  raw.on("close", onClose);
+  socket.once("close", () => raw.destroy());
+  return settle;
+}
+
+/** A server-side TLSSocket leaves the verdict to us: Node's https server checks it the same way. */
+function authorizedByChain(socket: tls.TLSSocket): boolean {
+  return verifyError(socket) === null;
+}
+
+function chainError(socket: tls.TLSSocket): string {
+  if (socket.getPeerX509Certificate() === undefined) return "the peer presented no certificate";
+  return `the peer's certificate is not trusted: ${verifyError(socket)?.message ?? "unknown"}`;
+}
+
+/** OpenSSL's verdict on the peer's chain. Node exposes it for servers only on the handle. */
+function verifyError(socket: tls.TLSSocket): Error | null {
+  const { _handle: handle } = socket as unknown as {
+    _handle: { verifyError(): Error | null } | null;
+  };
+  return handle === null ? new Error("connection closed") : handle.verifyError();
+}
+
+function verifyClient(socket: tls.TLSSocket, trustDomain: string): SecureResult {
+  return verifyPeer(socket, (identities) => {
+    if (identities.some((identity) => identity.trustDomain === trustDomain)) return undefined;
+    return {
+      ok: false,
+      code: "WRONG_TRUST_DOMAIN",
+      reason: `peer ${spiffeId(identities[0]!)} is not of trust domain ${trustDomain}`,
+    };
+  });
+}
+
+function verifyServer(socket: tls.TLSSocket, allowed: readonly SpiffeId[]): SecureResult {
+  return verifyPeer(socket, (identities) => {
+    if (hasIdentity(identities, allowed)) return undefined;
+    const wanted = allowed.length === 0 ? "nobody" : allowed.join(" or ");
+    return {
+      ok: false,
+      code: "WRONG_IDENTITY",
+      reason: `peer is ${spiffeId(identities[0]!)}, expected ${wanted}`,
+    };
+  });
+}
+
+function verifyPeer(
+  socket: tls.TLSSocket,
+  check: (identities: readonly Identity[]) => SecureResult | undefined,
+): SecureResult {
+  const certificate = socket.getPeerX509Certificate();
+  if (!(certificate instanceof X509Certificate)) {
+    return { ok: false, code: "NO_CERTIFICATE", reason: "the peer presented no certificate" };
+  }
+  const identities = peerIdentities(certificate);
+  const [peer] = identities;
+  if (peer === undefined) {
+    return {
+      ok: false,
+      code: "NO_IDENTITY",
+      reason: "the peer's certificate holds no SPIFFE identity",
+    };
+  }
+  return check(identities) ?? { ok: true, socket, peer };
+}
+
+function handshakeReason(error: Error): string {
+  const code = errorCode(error);
+  return `TLS handshake failed: ${code ?? ""}${code && ": "}${errorMessage(error)}`;
+}
