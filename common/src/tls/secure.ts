@@ -115,6 +115,7 @@ function settler(
     clearTimeout(timer);
     socket.off("error", onError);
     raw.off("close", onClose);
+    socket.off("end", onClose);
     if (!result.ok) {
       socket.on("error", () => undefined);
       socket.destroy();
@@ -132,6 +133,7 @@ function settler(
   }, HANDSHAKE_TIMEOUT_MS);
   socket.on("error", onError);
   raw.on("close", onClose);
+  socket.on("end", onClose);
   socket.once("close", () => raw.destroy());
   return settle;
 }
