@@ -1,11 +1,11 @@
 // Metrics of one component: thin factories over a prom-client registry of its own, plus collectors that
-// are asked at scrape time. Rendering is in metrics-text.ts; serving in metrics-endpoint.ts.
+// are asked at scrape time. Rendering and negotiation are in exposition.ts.
 
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { MetricFamily } from "./metrics-text.ts";
+import type { Family } from "./exposition.ts";
 
 /** Asked at every scrape; must be quick or answer from a cache. */
-export type Collector = () => readonly MetricFamily[] | Promise<readonly MetricFamily[]>;
+export type Collector = () => Promise<readonly Family[]>;
 
 /** Appended to the help of every metric whose name or labels may still change. */
 const UNSTABLE = " (unstable)";
@@ -67,8 +67,17 @@ export class Metrics {
   }
 
   /** Every family with at least one sample, as of now. */
-  async families(): Promise<MetricFamily[]> {
-    const own = (await this.#registry.getMetricsAsJSON()) as unknown as MetricFamily[];
+  async families(): Promise<Family[]> {
+    const own = (await this.#registry.getMetricsAsJSON()).map((metric) => ({
+      name: metric.name,
+      help: metric.help,
+      type: String(metric.type),
+      values: metric.values.map((sample) => ({
+        value: sample.value,
+        labels: sample.labels as Record<string, string | number>,
+        ...("metricName" in sample && { metricName: String(sample.metricName) }),
+      })),
+    }));
     const others = await Promise.all(this.#collectors.map((collect) => collect()));
     return [...own, ...others.flat()].filter(({ values }) => values.length > 0);
   }
