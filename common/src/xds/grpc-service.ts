@@ -1,5 +1,5 @@
 // From protobuf-es service descriptors to grpc-js: server registration with plain async handlers, and
-// typed calls over a grpc-js client. Owns nothing; channels are made in grpc-channel.ts.
+// typed calls over a grpc-js client. Owns nothing; channels are in channel.ts.
 
 import {
   type DescMessage,
@@ -20,6 +20,7 @@ import {
   type Server,
   type ServerDuplexStream,
   type ServerUnaryCall,
+  type ServiceDefinition,
   status,
   type UntypedHandleCall,
 } from "@grpc/grpc-js";
@@ -69,18 +70,26 @@ export function addService<S extends DescService>(
   service: S,
   handlers: ServiceHandlers<S>,
 ): void {
-  const definition: Record<string, AnyDefinition> = {};
   const implementation: Record<string, UntypedHandleCall> = {};
   for (const method of service.methods) {
     const name = method.localName;
-    definition[name] = methodDefinition(method);
     const handler = (handlers as Record<string, unknown>)[name];
     implementation[name] =
       method.methodKind === "unary"
         ? unaryAdapter(handler as UnaryHandler<DescMessage, DescMessage>)
         : (handler as UntypedHandleCall);
   }
-  server.addService(definition, implementation);
+  server.addService(grpcServiceDefinition(service), implementation);
+}
+
+/** grpc-js's definition of a service; methods are keyed as generated (camel case). */
+export function grpcServiceDefinition(service: DescService): ServiceDefinition {
+  return Object.fromEntries(
+    service.methods.map((method): [string, AnyDefinition] => [
+      method.localName,
+      methodDefinition(method),
+    ]),
+  );
 }
 
 /** Calls a unary method; rejects with grpc-js's ServiceError (`code`, `details`). */
