@@ -46,15 +46,21 @@ export interface TelemetrySinks {
 
 /** A connection that was opened: counted, and owing an access line. */
 export class ConnectionTelemetry {
-  readonly counters: ByteCounters = { sent: 0, received: 0 };
+  readonly counters: ByteCounters;
   readonly #sinks: TelemetrySinks;
   readonly #facts: ConnectionFacts;
   readonly #startedMs: number;
   readonly #traffic: TrafficConnection;
   #closed = false;
 
-  constructor(sinks: TelemetrySinks, facts: ConnectionFacts) {
+  /** `counters` are given where two reporters share one relay. */
+  constructor(
+    sinks: TelemetrySinks,
+    facts: ConnectionFacts,
+    counters: ByteCounters = { sent: 0, received: 0 },
+  ) {
     this.#sinks = sinks;
+    this.counters = counters;
     this.#facts = facts;
     this.#startedMs = sinks.clock.monotonicMs();
     const labels = trafficLabels(facts);

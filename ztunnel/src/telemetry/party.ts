@@ -43,6 +43,20 @@ export function partyOfBaggage(baggage: Baggage): Party {
   });
 }
 
+/** What we tell a peer of a workload of ours (ztunnel §1.3). */
+export function baggageOf(workload: Workload): Baggage {
+  return {
+    clusterId: workload.clusterId,
+    namespace: workload.namespace,
+    workloadKind: workload.workloadKind,
+    workloadName: workload.workloadName,
+    serviceName: workload.canonicalName,
+    revision: workload.canonicalRevision,
+    region: workload.locality.region,
+    zone: workload.locality.zone,
+  };
+}
+
 /** A party of which nothing is known. */
 export const UNKNOWN_PARTY: Party = {};
 

@@ -1,0 +1,89 @@
+// OpenMetrics text (and what Prometheus still asks for) from metric families, negotiated and compressed
+// as ztunnel serves it (§7.1): families without samples are left out, the body ends with # EOF.
+
+import { brotliCompressSync, gzipSync } from "node:zlib";
+import type { HttpReply, HttpRequest } from "../process/http-server.ts";
+
+export interface Sample {
+  readonly labels: Readonly<Record<string, string | number>>;
+  readonly value: number;
+  /** For histograms: _bucket, _sum, _count. */
+  readonly metricName?: string;
+}
+
+export interface Family {
+  readonly name: string;
+  readonly help: string;
+  readonly type: string;
+  readonly values: readonly Sample[];
+}
+
+/** Sums counters and gauges of the same name and labels, as from several workers. */
+export function mergeFamilies(groups: readonly (readonly Family[])[]): Family[] {
+  const merged = new Map<
+    string,
+    { family: Family; samples: Map<string, Sample & { value: number }> }
+  >();
+  for (const family of groups.flat()) {
+    const entry = merged.getOrInsertComputed(family.name, () => ({ family, samples: new Map() }));
+    for (const sample of family.values) {
+      const key = JSON.stringify([sample.metricName, sample.labels]);
+      const before = entry.samples.get(key);
+      entry.samples.set(key, { ...sample, value: (before?.value ?? 0) + sample.value });
+    }
+  }
+  return [...merged.values()].map(({ family, samples }) => ({
+    ...family,
+    values: [...samples.values()],
+  }));
+}
+
+export function renderOpenMetrics(families: readonly Family[]): string {
+  const lines: string[] = [];
+  for (const { name, help, type, values } of families) {
+    if (values.length === 0) continue;
+    const base = type === "counter" ? name.replace(/_total$/, "") : name;
+    lines.push(`# HELP ${base} ${help}.`.replace("..", "."), `# TYPE ${base} ${type}`);
+    for (const sample of values) {
+      const sampleName = sample.metricName ?? (type === "counter" ? `${base}_total` : base);
+      lines.push(`${sampleName}${renderLabels(sample.labels)} ${sample.value}`);
+    }
+  }
+  lines.push("# EOF");
+  return `${lines.join("\n")}\n`;
+}
+
+function renderLabels(labels: Readonly<Record<string, string | number>>): string {
+  const entries = Object.entries(labels);
+  if (entries.length === 0) return "";
+  return `{${entries.map(([key, value]) => `${key}="${escapeValue(String(value))}"`).join(",")}}`;
+}
+
+function escapeValue(text: string): string {
+  return text.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
+}
+
+/** The reply to a scrape: content type by Accept, gzip or br by Accept-Encoding. */
+export function metricsReply(families: readonly Family[], { headers }: HttpRequest): HttpReply {
+  const text = renderOpenMetrics(families);
+  const open = headers.accept?.includes("application/openmetrics-text") ?? false;
+  const type = open
+    ? "application/openmetrics-text;charset=utf-8;version=1.0.0"
+    : "text/plain; charset=utf-8";
+  const accepted = String(headers["accept-encoding"] ?? "");
+  if (accepted.includes("br")) {
+    return {
+      status: 200,
+      body: brotliCompressSync(text),
+      headers: { "content-type": type, "content-encoding": "br" },
+    };
+  }
+  if (accepted.includes("gzip")) {
+    return {
+      status: 200,
+      body: gzipSync(text),
+      headers: { "content-type": type, "content-encoding": "gzip" },
+    };
+  }
+  return { status: 200, body: text, headers: { "content-type": type } };
+}

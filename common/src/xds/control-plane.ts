@@ -1,0 +1,48 @@
+// The control plane as a client is told of it: where, with which root, and who we say we are
+// (ztunnel §5.1). Root and token are read anew for every connection: both are rotated.
+
+import { readFileSync } from "node:fs";
+import { errorMessage } from "../process/errors.ts";
+import type { ChannelTarget } from "./grpc-channel.ts";
+
+export interface ControlPlane {
+  /** "https://host:port", or "http://" for plain text. */
+  readonly address: string;
+  /** A file, the literal SYSTEM, or inline PEM. */
+  readonly rootCa: string;
+  /** A file with the service account token, or the token itself. */
+  readonly token: string;
+  readonly clusterId: string;
+}
+
+/** Throws an Error that names the root file when it cannot be read. */
+export function channelTarget({ address, rootCa }: ControlPlane): ChannelTarget {
+  if (address.startsWith("http://") || rootCa === "SYSTEM") return { address };
+  if (rootCa.includes("-----BEGIN")) return { address, rootPem: rootCa };
+  try {
+    return { address, rootPem: readFileSync(rootCa, "utf8") };
+  } catch (error) {
+    throw new Error(`cannot read the control plane's root certificate: ${errorMessage(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The headers of every call. Throws when the token file is there but empty. */
+export function callMetadata({ token, clusterId }: ControlPlane): Record<string, string> {
+  const value = readToken(token);
+  return { clusterid: clusterId, ...(value !== undefined && { authorization: `Bearer ${value}` }) };
+}
+
+/** undefined when there is no token at all: a plain-text control plane asks for none. */
+function readToken(token: string): string | undefined {
+  if (!token.includes("/")) return token === "" ? undefined : token;
+  let text: string;
+  try {
+    text = readFileSync(token, "utf8").trim();
+  } catch {
+    return undefined;
+  }
+  if (text === "") throw new Error(`the token file ${token} is empty`);
+  return text;
+}

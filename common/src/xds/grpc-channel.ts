@@ -1,0 +1,100 @@
+// Channels to the control plane: plaintext or TLS with a given root, kept alive, never shared between
+// clients, so that a new client is a new connection with the roots as they are now.
+
+import { checkServerIdentity, type PeerCertificate } from "node:tls";
+import {
+  Client,
+  type ClientOptions,
+  connectivityState,
+  credentials,
+  type ChannelCredentials,
+} from "@grpc/grpc-js";
+import { systemClock } from "../process/clock.ts";
+
+/** Where to connect to and whom to trust there. */
+export interface ChannelTarget {
+  /** `https://host:port`, `http://host:port`, or `host:port` (https). */
+  readonly address: string;
+  /** Roots for https; undefined trusts the system's. */
+  readonly rootPem?: string | undefined;
+  /** Also accepted as the server's name. */
+  readonly alternativeHostname?: string | undefined;
+  readonly options?: ClientOptions;
+}
+
+/** A large mesh's first response; Istio's limit. */
+export const MESSAGE_BYTES_MAX = 200 * 1024 * 1024;
+/** Notices a dead peer within keepalive + timeout; Istio's servers allow pings this often. */
+export const KEEPALIVE_INTERVAL_MS = 30_000;
+export const KEEPALIVE_TIMEOUT_MS = 10_000;
+
+/** A client with a connection of its own; nothing is dialed before the first call. Throws on a bad address. */
+export function createClient(target: ChannelTarget): Client {
+  const { secure, authority } = parseAddress(target.address);
+  return new Client(
+    `dns:///${authority}`,
+    secure ? secureCredentials(target) : credentials.createInsecure(),
+    {
+      "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
+      "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+      "grpc.keepalive_time_ms": KEEPALIVE_INTERVAL_MS,
+      "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+      "grpc.keepalive_permit_without_calls": 1,
+      "grpc.use_local_subchannel_pool": 1,
+      "grpc.service_config_disable_resolution": 1,
+      "grpc.enable_http_proxy": 0,
+      "grpc.enable_retries": 0,
+      ...target.options,
+    },
+  );
+}
+
+/** Splits `https://host:port`. Throws an Error with a sentence when it is none. */
+export function parseAddress(address: string): { secure: boolean; authority: string } {
+  const text = address.includes("://") ? address : `https://${address}`;
+  const url = URL.parse(text);
+  const scheme = url?.protocol;
+  if (!url || url.hostname === "" || (scheme !== "https:" && scheme !== "http:")) {
+    throw new Error(`"${address}" is not an address like https://host:port`);
+  }
+  const secure = scheme === "https:";
+  return { secure, authority: `${url.hostname}:${url.port || (secure ? "443" : "80")}` };
+}
+
+/** Dials; resolves when connected, rejects at the first failure or after `timeoutMs`. */
+export async function connect(client: Client, timeoutMs: number): Promise<void> {
+  const channel = client.getChannel();
+  const deadlineMs = systemClock.nowMs() + timeoutMs;
+  for (let state = channel.getConnectivityState(true); ;) {
+    if (state === connectivityState.READY) return;
+    if (state === connectivityState.TRANSIENT_FAILURE || state === connectivityState.SHUTDOWN) {
+      throw new Error(`cannot connect to ${channel.getTarget()}`);
+    }
+    const before = state;
+    await new Promise<void>((resolve, reject) => {
+      channel.watchConnectivityState(before, new Date(deadlineMs), (error) =>
+        error === undefined ? resolve() : reject(new Error(`no connection in ${timeoutMs} ms`)),
+      );
+    });
+    state = channel.getConnectivityState(true);
+  }
+}
+
+function secureCredentials(target: ChannelTarget): ChannelCredentials {
+  const root = target.rootPem === undefined ? null : Buffer.from(target.rootPem);
+  return credentials.createSsl(root, null, null, {
+    checkServerIdentity: (hostname, certificate) =>
+      checkNames(certificate, [hostname, target.alternativeHostname]),
+  });
+}
+
+/** undefined when the certificate is for one of the names, else what is wrong with the first. */
+function checkNames(
+  certificate: PeerCertificate,
+  names: readonly (string | undefined)[],
+): Error | undefined {
+  const errors = names
+    .filter((name) => name !== undefined)
+    .map((name) => checkServerIdentity(name, certificate));
+  return errors.includes(undefined) ? undefined : errors[0];
+}

@@ -1,0 +1,149 @@
+// The pods of this node as the main thread knows them: uid, who they are, and whether the workers
+// serve them. Owns the namespaces' descriptors: they are closed when no worker needs them any more.
+
+import { closeSync, fstatSync } from "node:fs";
+import { errorMessage } from "@ambit/common/process/errors.ts";
+import type { Clock, Timer } from "@ambit/common/process/clock.ts";
+import type { Logger } from "@ambit/common/telemetry/log.ts";
+import type { ConnectionSummary } from "../proxy/connection.ts";
+import type { PodInfo } from "../state/mesh-state.ts";
+import type { WorkerHost } from "../worker/host.ts";
+
+/** A pod whose listeners could not be bound is tried again this often (ztunnel §2.3). */
+const RETRY_MS = 5_000;
+
+interface Entry {
+  readonly uid: string;
+  readonly info: PodInfo;
+  readonly netnsFd: number | undefined;
+  readonly netnsKey: string;
+  state: "Pending" | "Up";
+  retry: Timer | undefined;
+}
+
+export interface PodCounts {
+  started: number;
+  stopped: number;
+  readonly active: number;
+  readonly pending: number;
+}
+
+export class PodRegistry {
+  readonly #workers: WorkerHost;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #entries = new Map<string, Entry>();
+  readonly #onPending: (pending: number) => void;
+  #started = 0;
+  #stopped = 0;
+
+  /** `onPending` hears how many pods are not served yet, whenever that may have changed. */
+  constructor(
+    workers: WorkerHost,
+    clock: Clock,
+    log: Logger,
+    onPending: (pending: number) => void,
+  ) {
+    this.#workers = workers;
+    this.#clock = clock;
+    this.#log = log;
+    this.#onPending = onPending;
+  }
+
+  get counts(): PodCounts {
+    const pending = this.#pendingCount();
+    return {
+      started: this.#started,
+      stopped: this.#stopped,
+      active: this.#entries.size - pending,
+      pending,
+    };
+  }
+
+  /** Serves a pod; takes over `netnsFd`. Rejects when its listeners cannot be bound, and tries again later. */
+  async add(uid: string, info: PodInfo, netnsFd: number | undefined): Promise<void> {
+    const netnsKey = netnsFd === undefined ? "own" : netnsIdentity(netnsFd);
+    const before = this.#entries.get(uid);
+    if (before !== undefined && before.netnsKey === netnsKey && before.state === "Up") {
+      if (netnsFd !== undefined) closeSync(netnsFd);
+      return;
+    }
+    if (before !== undefined) await this.remove(uid);
+    const entry: Entry = { uid, info, netnsFd, netnsKey, state: "Pending", retry: undefined };
+    this.#entries.set(uid, entry);
+    await this.#start(entry);
+  }
+
+  /** Cuts a pod's connections and forgets it. Unknown uids are fine. */
+  async remove(uid: string): Promise<void> {
+    const entry = this.#entries.get(uid);
+    if (entry === undefined) return;
+    this.#entries.delete(uid);
+    entry.retry?.cancel();
+    await this.#workers.askAll("removePod", { uid });
+    if (entry.netnsFd !== undefined) closeSync(entry.netnsFd);
+    this.#stopped++;
+    this.#onPending(this.#pendingCount());
+    this.#log.info("pod removed", { namespace: entry.info.namespace, pod: entry.info.name });
+  }
+
+  /** Removes every pod that `keep` does not list: the snapshot's end. */
+  async retain(keep: ReadonlySet<string>): Promise<void> {
+    for (const uid of [...this.#entries.keys()]) if (!keep.has(uid)) await this.remove(uid);
+  }
+
+  dump(connections: readonly ConnectionSummary[]): Record<string, unknown> {
+    return Object.fromEntries(
+      [...this.#entries.values()].map(({ uid, info, state }) => {
+        const own = connections.filter(({ workload }) =>
+          workload.endsWith(`/${info.namespace}/${info.name}`),
+        );
+        const of = (direction: string) =>
+          own.filter((connection) => connection.direction === direction);
+        return [
+          uid,
+          { state, info, connections: { inbound: of("inbound"), outbound: of("outbound") } },
+        ];
+      }),
+    );
+  }
+
+  async #start(entry: Entry): Promise<void> {
+    const { uid, info, netnsFd } = entry;
+    try {
+      await this.#workers.askAll("addPod", { uid, info, netnsFd });
+      entry.state = "Up";
+      this.#started++;
+      this.#log.info("pod added", { namespace: info.namespace, pod: info.name });
+    } catch (error) {
+      this.#retryLater(entry);
+      throw new Error(
+        `failure to start proxy for ${info.namespace}/${info.name}: ${errorMessage(error)}`,
+        { cause: error },
+      );
+    } finally {
+      this.#onPending(this.#pendingCount());
+    }
+  }
+
+  #retryLater(entry: Entry): void {
+    entry.retry = this.#clock.after(RETRY_MS, () => {
+      if (this.#entries.get(entry.uid) !== entry) return;
+      this.#start(entry).catch((error: unknown) =>
+        this.#log.warn("pod still not served", { error: errorMessage(error) }),
+      );
+    });
+  }
+
+  #pendingCount(): number {
+    let pending = 0;
+    for (const { state } of this.#entries.values()) if (state === "Pending") pending++;
+    return pending;
+  }
+}
+
+/** Inode and device: the same namespace, whatever descriptor it came by. */
+function netnsIdentity(fd: number): string {
+  const { ino, dev } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
+}

@@ -1,0 +1,37 @@
+// What every step of a connection's life may use: one bundle per worker, and one per pod. Passed down,
+// never global.
+
+import type { TunnelPool } from "@ambit/common/hbone/pool.ts";
+import type { Clock } from "@ambit/common/process/clock.ts";
+import type { Drain } from "@ambit/common/process/drain.ts";
+import type { Logger } from "@ambit/common/telemetry/log.ts";
+import type { Config } from "../config.ts";
+import type { Random } from "../state/endpoint-choice.ts";
+import type { MeshState, PodInfo } from "../state/mesh-state.ts";
+import type { Workload } from "../state/workload.ts";
+import type { TelemetrySinks } from "../telemetry/connection-telemetry.ts";
+import type { CertificateView } from "../worker/certificates.ts";
+import type { ConnectionTable } from "./connection.ts";
+
+export interface ProxyContext {
+  readonly config: Config;
+  readonly state: MeshState;
+  readonly certificates: CertificateView;
+  readonly connections: ConnectionTable;
+  readonly telemetry: TelemetrySinks;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** The pod of a workload when it is one of ours, on this node and in this worker. */
+  localPod(workload: Workload): Pod | undefined;
+}
+
+/** One enrolled pod. */
+export interface Pod {
+  readonly uid: string;
+  readonly info: PodInfo;
+  /** undefined: our own namespace (dedicated mode). */
+  readonly netnsFd: number | undefined;
+  readonly pool: TunnelPool;
+  readonly drain: Drain;
+}

@@ -1,0 +1,81 @@
+// Dialing: plain TCP connections from inside a pod's namespace, to applications and to peers.
+
+import { lookup } from "node:dns/promises";
+import type net from "node:net";
+import { errorCode, errorMessage } from "@ambit/common/process/errors.ts";
+import { ipFamily, parseIp, type Ip } from "@ambit/common/net/ip.ts";
+import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
+import { connectTcp } from "@ambit/common/sys/sockets.ts";
+import type { Pod, ProxyContext } from "./context.ts";
+import { ProxyError, type ProxyErrorCode } from "./proxy-error.ts";
+
+/** As ztunnel's (proxy.rs). */
+export const CONNECT_TIMEOUT_MS = 10_000;
+
+export interface Dial {
+  readonly destination: SocketAddress;
+  /** The client whose address the destination should see. */
+  readonly onBehalfOf?: Ip;
+  /** What a time-out is called: a tunnel's hints at a NetworkPolicy. */
+  readonly timeoutCode: Extract<ProxyErrorCode, "CONNECT_TIMEOUT" | "TUNNEL_TIMEOUT">;
+}
+
+/** A connected, paused socket. Rejects with CONNECT_FAILED or the time-out code. */
+export async function dial({ config }: ProxyContext, pod: Pod, request: Dial): Promise<net.Socket> {
+  const { destination, onBehalfOf } = request;
+  const spoof = spoofFor(config.originalSource, destination, onBehalfOf);
+  try {
+    const { socket } = await connectTcp(pod.netnsFd, {
+      destination,
+      timeoutMs: CONNECT_TIMEOUT_MS,
+      ...(config.packetMark !== undefined && { mark: config.packetMark }),
+      ...(spoof && { spoof }),
+      ...(config.keepalive && { keepalive: config.keepalive }),
+    });
+    socket.on("error", () => undefined);
+    return socket;
+  } catch (error) {
+    throw dialError(request, error);
+  }
+}
+
+/** No spoofing when switched off, or when a pod calls itself (ztunnel §1.5). */
+function spoofFor(
+  mode: "auto" | "required" | "never",
+  destination: SocketAddress,
+  client: Ip | undefined,
+): SocketAddress | undefined {
+  if (mode === "never" || client === undefined || client === destination.ip) return undefined;
+  return ipFamily(client) === ipFamily(destination.ip) ? { ip: client, port: 0 } : undefined;
+}
+
+function dialError({ destination, timeoutCode }: Dial, error: unknown): ProxyError {
+  const address = formatSocketAddress(destination);
+  if (errorCode(error) !== "ETIMEDOUT") {
+    return new ProxyError(
+      "CONNECT_FAILED",
+      `connection to ${address} failed: ${errorMessage(error)}`,
+      error,
+    );
+  }
+  const hint =
+    timeoutCode === "TUNNEL_TIMEOUT" ? "; a NetworkPolicy may be blocking port 15008" : "";
+  return new ProxyError(timeoutCode, `connection to ${address} timed out${hint}`, error);
+}
+
+/** Resolves the hostname of a workload without addresses; prefers the family that was dialed. */
+export async function resolveHostname(hostname: string, family: 4 | 6): Promise<Ip> {
+  try {
+    const found = await lookup(hostname, { all: true });
+    const ips = found.flatMap(({ address }) => parseIp(address) ?? []);
+    const ip = ips.find((candidate) => ipFamily(candidate) === family) ?? ips[0];
+    if (ip !== undefined) return ip;
+  } catch (error) {
+    throw new ProxyError(
+      "CONNECT_FAILED",
+      `hostname ${hostname} does not resolve: ${errorMessage(error)}`,
+      error,
+    );
+  }
+  throw new ProxyError("CONNECT_FAILED", `hostname ${hostname} has no address`);
+}

@@ -1,0 +1,160 @@
+// Why a connection would go where it goes and be allowed or not: the proxy's own decisions, with a
+// recorder. Nothing is decided here a second time.
+
+import {
+  type DecisionReason,
+  evaluate,
+  explainPolicies,
+  type PolicyTrial,
+  refusalText,
+} from "@ambit/common/policy/evaluate.ts";
+import {
+  formatSocketAddress,
+  splitHostPort,
+  type SocketAddress,
+} from "@ambit/common/net/socket-address.ts";
+import { parseIp } from "@ambit/common/net/ip.ts";
+import { spiffeId } from "@ambit/common/tls/identity.ts";
+import { resolveLocally } from "../dns/resolve.ts";
+import { type DecisionStep, type OutboundRoute, resolveOutbound } from "../state/outbound-route.ts";
+import { type Workload, workloadIdentity } from "../state/workload.ts";
+import type { ProxyContext } from "./context.ts";
+
+export interface Explanation {
+  readonly source: { readonly workload: string; readonly identity: string };
+  readonly destination: string;
+  readonly steps: readonly DecisionStep[];
+  readonly path: "local" | "hbone" | "tcp" | "passthrough" | "double-hbone" | "none";
+  readonly verdict: "allowed" | "denied" | "unreachable";
+  readonly reason: string;
+  readonly decidedBy?: string;
+  readonly policies: readonly PolicyTrial[];
+}
+
+/** `source` is namespace/pod; `destination` is host:port. Throws an Error that says what is unknown. */
+export function explain(
+  context: ProxyContext,
+  sourceText: string,
+  destinationText: string,
+): Explanation {
+  const source = findSource(context, sourceText);
+  const steps: DecisionStep[] = [];
+  const destination = findDestination(context, source, destinationText, steps);
+  const route = resolveOutbound(context.state, {
+    source,
+    destination,
+    random: context.random,
+    record: (step) => steps.push(step),
+  });
+  const base = {
+    source: {
+      workload: `${source.namespace}/${source.name}`,
+      identity: spiffeId(workloadIdentity(source)),
+    },
+    destination: formatSocketAddress(destination),
+    steps,
+  };
+  if (route.kind === "refused") {
+    return { ...base, path: "none", verdict: "unreachable", reason: route.reason, policies: [] };
+  }
+  return { ...base, ...explainArrival(context, source, route, steps) };
+}
+
+function findSource({ state }: ProxyContext, text: string): Workload {
+  for (const workload of state.workloads) {
+    if (`${workload.namespace}/${workload.name}` === text) return workload;
+  }
+  throw new Error(`no workload ${text} is known here`);
+}
+
+function findDestination(
+  { state, config, random }: ProxyContext,
+  source: Workload,
+  text: string,
+  steps: DecisionStep[],
+): SocketAddress {
+  const parts = splitHostPort(text);
+  if (parts === undefined) throw new Error(`"${text}" is not host:port`);
+  const ip = parseIp(parts.host);
+  if (ip !== undefined) return { ip, port: parts.port };
+  const [namespace, pod] = parts.host.split("/");
+  const byName = [...state.workloads].find(
+    (workload) => workload.namespace === namespace && workload.name === pod,
+  );
+  if (byName?.addresses[0] !== undefined) return { ip: byName.addresses[0], port: parts.port };
+  const query = {
+    name: parts.host.toLowerCase(),
+    client: source,
+    clusterDomain: config.clusterDomain,
+    random,
+  };
+  const answer =
+    resolveLocally(state, { ...query, family: 4 }) ??
+    resolveLocally(state, { ...query, family: 6 });
+  const [address] = answer?.addresses ?? [];
+  if (address === undefined) throw new Error(`the mesh knows no address for "${parts.host}"`);
+  steps.push({ question: `what does ${parts.host} resolve to`, answer: address });
+  return { ip: address, port: parts.port };
+}
+
+type Arrival = Pick<Explanation, "path" | "verdict" | "reason" | "decidedBy" | "policies">;
+
+/** What the destination's policies say of the connection when it arrives. */
+function explainArrival(
+  context: ProxyContext,
+  source: Workload,
+  route: Exclude<OutboundRoute, { kind: "refused" }>,
+  steps: DecisionStep[],
+): Arrival {
+  const { state, config } = context;
+  const { destination } = route;
+  const path = pathOf(context, route);
+  steps.push({ question: "which path do the bytes take", answer: PATHS[path] });
+  const enforced = destination !== undefined && destination.protocol === "HBONE";
+  const target = "target" in route && "ip" in route.target ? route.target : undefined;
+  if (!enforced || target === undefined || ("viaWaypoint" in route && route.viaWaypoint)) {
+    const reason = enforced
+      ? "decided at the next hop"
+      : "the destination is not in the mesh: no policy is enforced there";
+    return { path, verdict: "allowed", reason, policies: [] };
+  }
+  const subject = {
+    sourceIp: source.addresses[0] ?? target.ip,
+    destinationIp: target.ip,
+    destinationPort: target.port,
+    ...(source.protocol === "HBONE" &&
+      config.network === source.network && { sourceIdentity: workloadIdentity(source) }),
+  };
+  const policies = state.policiesFor(destination);
+  const decision = evaluate(policies, subject);
+  return {
+    path,
+    verdict: decision.allowed ? "allowed" : "denied",
+    reason: decision.allowed ? allowedText(decision.reason) : refusalText(decision),
+    ...(decision.policy !== undefined && { decidedBy: decision.policy }),
+    policies: explainPolicies(policies, subject),
+  };
+}
+
+function allowedText(reason: DecisionReason): string {
+  return reason === "allowed"
+    ? "an ALLOW policy matched and no DENY policy did"
+    : "no ALLOW policy applies to the destination and no DENY policy matched";
+}
+
+const PATHS = {
+  local: "relayed inside this node's ztunnel, which holds both identities",
+  hbone: "an mTLS tunnel between the ztunnels",
+  tcp: "plain TCP",
+  passthrough: "plain TCP, unchanged",
+  "double-hbone": "two tunnels, through the other network's gateway",
+} as const;
+
+function pathOf(
+  { config }: ProxyContext,
+  route: Exclude<OutboundRoute, { kind: "refused" }>,
+): keyof typeof PATHS {
+  if (route.kind !== "hbone") return route.kind;
+  const sameNode = route.destination.node === config.nodeName && route.destination.node !== "";
+  return sameNode && config.sameNode === "local" && !route.viaWaypoint ? "local" : "hbone";
+}

@@ -1,0 +1,73 @@
+// The life of an inbound plaintext connection: a client outside the mesh reached an enrolled pod. It has
+// no identity, so STRICT policies refuse it; what they allow is handed to the application as it is.
+
+import type net from "node:net";
+import { relaySockets } from "@ambit/common/hbone/relay.ts";
+import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
+import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
+import { type Accepted, describeAccepted, refuseSelfCall } from "./accept.ts";
+import type { Pod, ProxyContext } from "./context.ts";
+import { identify } from "./identify.ts";
+import { asProxyError, type ProxyError } from "./proxy-error.ts";
+import { serve } from "./serve.ts";
+
+/** Handles one redirected connection to `pod`; `client` comes paused. Never rejects. */
+export async function handleInboundPassthrough(
+  context: ProxyContext,
+  pod: Pod,
+  client: net.Socket,
+): Promise<void> {
+  using hold = pod.drain.hold();
+  const accepted = describeAccepted(client, true);
+  if (accepted === undefined) return void client.destroy();
+  try {
+    refuseSelfCall(accepted.destination, "inbound");
+    await servePlaintext(context, pod, client, accepted);
+  } catch (error) {
+    const failure = asProxyError(error);
+    if (isEarly(failure)) {
+      logEarlyFailure(context.telemetry.access, {
+        ...accepted,
+        direction: "inbound",
+        error: failure,
+      });
+    }
+  } finally {
+    client.destroy();
+    hold.release();
+  }
+}
+
+/** What failed before `serve` wrote an access line of its own. */
+function isEarly({ code }: ProxyError): boolean {
+  return code === "SELF_CALL" || code === "UNKNOWN_SOURCE";
+}
+
+async function servePlaintext(
+  context: ProxyContext,
+  pod: Pod,
+  client: net.Socket,
+  accepted: Accepted,
+): Promise<void> {
+  const workload = await identify(context, pod);
+  const known = context.state.workloadByAddress({
+    network: workload.network,
+    ip: accepted.source.ip,
+  });
+  await serve(
+    {
+      context,
+      pod,
+      workload,
+      path: "tcp",
+      source: accepted.source,
+      sourceParty: known === undefined ? UNKNOWN_PARTY : partyOfWorkload(known),
+      destination: accepted.destination,
+      target: accepted.destination,
+    },
+    (app, counters, connection) => {
+      connection.onAbort(() => client.destroy());
+      return relaySockets(app, client, counters);
+    },
+  );
+}

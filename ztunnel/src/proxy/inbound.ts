@@ -1,0 +1,191 @@
+// The life of an inbound HBONE connection: TLS with the pod's identity, then for each CONNECT
+//   validate the authority (state/inbound-target) → name the source → serve (authorize, dial, relay).
+
+import type net from "node:net";
+import { parseAuthority } from "@ambit/common/hbone/authority.ts";
+import { encodeBaggage, parseBaggage } from "@ambit/common/hbone/baggage.ts";
+import { parseForwardedHost } from "@ambit/common/hbone/forwarded.ts";
+import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/server.ts";
+import { ErrorCode } from "@ambit/common/http2/protocol.ts";
+import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
+import { secureServer } from "@ambit/common/tls/secure.ts";
+import { resolveInboundTarget } from "../state/inbound-target.ts";
+import type { Service } from "../state/service.ts";
+import { type Workload, workloadIdentity } from "../state/workload.ts";
+import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
+import { baggageOf, type Party, partyOfBaggage, partyOfWorkload } from "../telemetry/party.ts";
+import { type Accepted, describeAccepted, OWN_PORTS } from "./accept.ts";
+import type { Pod, ProxyContext } from "./context.ts";
+import { identify } from "./identify.ts";
+import { asProxyError, ProxyError } from "./proxy-error.ts";
+import { serve } from "./serve.ts";
+
+interface Tunnel {
+  readonly context: ProxyContext;
+  readonly pod: Pod;
+  readonly accepted: Accepted;
+  readonly peer: Identity;
+}
+
+/** Serves one HBONE connection of a peer until it ends. Never rejects. */
+export async function handleInbound(
+  context: ProxyContext,
+  pod: Pod,
+  raw: net.Socket,
+): Promise<void> {
+  const accepted = describeAccepted(raw, false);
+  if (accepted === undefined) return void raw.destroy();
+  try {
+    const workload = await identify(context, pod);
+    const certificate = await context.certificates.get(spiffeId(workloadIdentity(workload)));
+    const secured = await secureServer(raw, certificate);
+    if (!secured.ok) throw new ProxyError("TLS_FAILED", secured.reason);
+    await serveTunnel(secured.socket, { context, pod, accepted, peer: secured.peer });
+  } catch (error) {
+    raw.destroy();
+    const failure = {
+      source: accepted.source,
+      destination: accepted.destination,
+      direction: "inbound" as const,
+    };
+    logEarlyFailure(context.telemetry.access, { ...failure, error: asProxyError(error) });
+  }
+}
+
+/** Resolves when the connection is over; it drains and is cut with the pod. */
+function serveTunnel(socket: net.Socket, tunnel: Tunnel): Promise<void> {
+  const { context, pod } = tunnel;
+  return new Promise((resolve) => {
+    const hold = pod.drain.hold();
+    const connection = new HboneServerConnection(socket, {
+      settings: context.config.hbone,
+      clock: context.clock,
+      onConnect: (request) => void handleConnect(tunnel, request),
+      onClose: () => {
+        pod.drain.started.removeEventListener("abort", onDrain);
+        pod.drain.forced.removeEventListener("abort", onForce);
+        hold.release();
+        resolve();
+      },
+    });
+    const onDrain = () => connection.drain();
+    const onForce = () => connection.destroy();
+    pod.drain.started.addEventListener("abort", onDrain);
+    pod.drain.forced.addEventListener("abort", onForce);
+    if (pod.drain.started.aborted) onDrain();
+    if (pod.drain.forced.aborted) onForce();
+  });
+}
+
+/** One CONNECT. Every failure becomes a status for the peer and a line for us. Never rejects. */
+async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<void> {
+  let answered = false;
+  try {
+    const { context, pod, accepted, peer } = tunnel;
+    const workload = await identify(context, pod);
+    const target = validate(tunnel, workload, request);
+    const response = responseHeaders(context, workload);
+    const source = sourceParty(context, workload, accepted, request);
+    await serve(
+      {
+        context,
+        pod,
+        workload,
+        path: "hbone",
+        source: accepted.source,
+        sourceParty: source,
+        sourceIdentity: peer,
+        destination: accepted.destination,
+        hboneTarget: request.authority!,
+        target: { ip: accepted.destination.ip, port: target.port },
+        ...(target.service && { service: target.service }),
+      },
+      (app, counters, connection) => {
+        if (request.aborted)
+          throw new ProxyError(
+            "RELAY_FAILED",
+            "the client gave up before the application answered",
+          );
+        answered = true;
+        const stream = request.accept(response);
+        connection.onAbort(() => stream.reset(ErrorCode.CANCEL));
+        return stream.relay(app, counters);
+      },
+    );
+  } catch (error) {
+    const failure = asProxyError(error);
+    if (!answered && !request.aborted) request.reject(failure.httpStatus);
+    if (EARLY_CODES.has(failure.code)) logEarly(tunnel, failure);
+  }
+}
+
+/** Failures before policy was asked have no parties to log: a short line (ztunnel §1.4). */
+const EARLY_CODES: ReadonlySet<string> = new Set([
+  "NOT_CONNECT",
+  "BAD_AUTHORITY",
+  "IP_MISMATCH",
+  "UNKNOWN_SOURCE",
+  "UNKNOWN_DESTINATION",
+  "NO_PORT",
+  "SELF_CALL",
+]);
+
+function logEarly({ context, accepted }: Tunnel, error: ProxyError): void {
+  const { source, destination } = accepted;
+  logEarlyFailure(context.telemetry.access, { source, destination, direction: "inbound", error });
+}
+
+function validate(
+  { context, accepted }: Tunnel,
+  workload: Workload,
+  request: ConnectRequest,
+): { port: number; service?: Service } {
+  if (request.method !== "CONNECT")
+    throw new ProxyError("NOT_CONNECT", `method ${request.method} is not CONNECT`);
+  const authority = request.authority === undefined ? undefined : parseAuthority(request.authority);
+  if (authority === undefined)
+    throw new ProxyError("BAD_AUTHORITY", `invalid authority "${request.authority ?? ""}"`);
+  const target = resolveInboundTarget(context.state, {
+    authority,
+    localIp: accepted.destination.ip,
+    workload,
+    ownPorts: OWN_PORTS,
+  });
+  if (!target.ok) throw new ProxyError(target.code, target.reason);
+  const service = target.service?.service ?? forwardedService(context, workload, request);
+  return { port: target.port, ...(service && { service }) };
+}
+
+/** The service the client meant, believed only when this workload belongs to it (ztunnel §1.4). */
+function forwardedService(
+  { state }: ProxyContext,
+  workload: Workload,
+  request: ConnectRequest,
+): Service | undefined {
+  const host = parseForwardedHost(request.headers.get("forwarded") ?? "");
+  if (host === undefined) return undefined;
+  const found = state.services.byHostname(host, workload.namespace);
+  return found?.endpoints.has(workload.uid) ? found.service : undefined;
+}
+
+/** xDS by address wins over baggage, unless the source comes through a gateway of another network. */
+function sourceParty(
+  { state, config }: ProxyContext,
+  workload: Workload,
+  { source }: Accepted,
+  { headers }: ConnectRequest,
+): Party {
+  const network = headers.get("x-forwarded-network");
+  const viaGateway =
+    network !== undefined && network.toLowerCase() !== config.network.toLowerCase();
+  const known = viaGateway
+    ? undefined
+    : state.workloadByAddress({ network: workload.network, ip: source.ip });
+  return known === undefined
+    ? partyOfBaggage(parseBaggage(headers.get("baggage") ?? ""))
+    : partyOfWorkload(known);
+}
+
+function responseHeaders({ config }: ProxyContext, workload: Workload): Record<string, string> {
+  return config.responseBaggage ? { baggage: encodeBaggage(baggageOf(workload)) } : {};
+}

@@ -1,0 +1,93 @@
+// Same node, both enrolled: this process holds both identities, so it authorizes exactly as an HBONE
+// inbound would and relays app to app, without TLS and HTTP/2 with itself (mode `local`).
+
+import type net from "node:net";
+import { relaySockets, type ByteCounters, type RelayEnd } from "@ambit/common/hbone/relay.ts";
+import { spiffeId } from "@ambit/common/tls/identity.ts";
+import type { HboneRoute } from "../state/outbound-route.ts";
+import { type Workload, workloadIdentity } from "../state/workload.ts";
+import type { ConnectionTelemetry } from "../telemetry/connection-telemetry.ts";
+import { partyOfWorkload } from "../telemetry/party.ts";
+import { type Accepted, OWN_PORTS } from "./accept.ts";
+import type { Connection } from "./connection.ts";
+import type { Pod, ProxyContext } from "./context.ts";
+import { ProxyError } from "./proxy-error.ts";
+import { serve } from "./serve.ts";
+
+export interface LocalRelay {
+  readonly context: ProxyContext;
+  /** The destination's pod. */
+  readonly pod: Pod;
+  readonly client: net.Socket;
+  readonly accepted: Accepted;
+  readonly source: Workload;
+  readonly route: HboneRoute;
+  readonly connection: Connection;
+  /** The source side's; its counters serve both reporters. */
+  readonly telemetry: ConnectionTelemetry;
+}
+
+/** Resolves when the relay has ended; rejects with what the destination side refused it for. */
+export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
+  const { context, pod, client, accepted, source, route, telemetry } = relay;
+  if (OWN_PORTS.has(route.target.port)) {
+    throw new ProxyError(
+      "SELF_CALL",
+      `port ${route.target.port} is ztunnel's own: recursive call refused`,
+    );
+  }
+  await requireCertificates(context, source, route.destination);
+  let end: RelayEnd = {};
+  await serve(
+    {
+      context,
+      pod,
+      workload: route.destination,
+      path: "local",
+      source: accepted.source,
+      sourceParty: partyOfWorkload(source),
+      sourceIdentity: workloadIdentity(source),
+      destination: route.target,
+      target: route.target,
+      counters: new Mirrored(telemetry.counters),
+      ...(route.service && { service: route.service }),
+    },
+    async (app, _, inbound) => {
+      relay.connection.onAbort(() => app.destroy());
+      inbound.onAbort(() => {
+        relay.connection.abort(inbound.error!);
+      });
+      end = await relaySockets(client, app, telemetry.counters);
+      return end;
+    },
+  );
+  return end;
+}
+
+/** Without TLS the identities still must hold: both certificates are there and valid, or we refuse. */
+async function requireCertificates(
+  { certificates }: ProxyContext,
+  ...workloads: Workload[]
+): Promise<void> {
+  for (const workload of workloads) {
+    const id = spiffeId(workloadIdentity(workload));
+    if (certificates.current(id) === undefined) await certificates.get(id);
+  }
+}
+
+/** The same bytes as the destination side counts them. */
+class Mirrored implements ByteCounters {
+  readonly #outbound: ByteCounters;
+
+  constructor(outbound: ByteCounters) {
+    this.#outbound = outbound;
+  }
+
+  get sent(): number {
+    return this.#outbound.received;
+  }
+
+  get received(): number {
+    return this.#outbound.sent;
+  }
+}

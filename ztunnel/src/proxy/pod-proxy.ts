@@ -1,0 +1,81 @@
+// Everything that runs for one enrolled pod: its three listeners, its DNS proxy and its pool. Bound at
+// once or not at all; drained or cut as one.
+
+import type net from "node:net";
+import { HBONE_PORT } from "@ambit/common/hbone/limits.ts";
+import { Drain, type DrainMode } from "@ambit/common/process/drain.ts";
+import { DNS_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from "../config.ts";
+import { DnsProxy } from "../dns/server.ts";
+import type { PodInfo } from "../state/mesh-state.ts";
+import { openListener } from "./accept.ts";
+import type { Pod, ProxyContext } from "./context.ts";
+import { handleInboundPassthrough } from "./inbound-passthrough.ts";
+import { handleInbound } from "./inbound.ts";
+import { handleOutbound } from "./outbound.ts";
+import { createPool } from "./tunnel.ts";
+
+export interface PodOptions {
+  readonly uid: string;
+  readonly info: PodInfo;
+  readonly netnsFd: number | undefined;
+}
+
+export class PodProxy {
+  readonly pod: Pod;
+  readonly #context: ProxyContext;
+  readonly #servers: net.Server[] = [];
+  #dns: DnsProxy | undefined;
+
+  /** Opens every listener; throws SystemError, with nothing left open, when one cannot be bound. */
+  constructor(context: ProxyContext, { uid, info, netnsFd }: PodOptions) {
+    this.#context = context;
+    const drain = new Drain(context.clock);
+    this.pod = { uid, info, netnsFd, drain, pool: createPool(context, () => this.pod) };
+    try {
+      this.#listen();
+    } catch (error) {
+      this.#close();
+      throw error;
+    }
+  }
+
+  /** Closes the listeners, then waits for the connections; immediate mode cuts them. */
+  async stop(mode: DrainMode, deadlineMs: number): Promise<void> {
+    this.#close();
+    await this.pod.drain.drain(mode, deadlineMs);
+    this.pod.pool.close();
+  }
+
+  #listen(): void {
+    const context = this.#context;
+    const { pod } = this;
+    this.#servers.push(
+      openListener(context, pod, {
+        port: OUTBOUND_PORT,
+        paused: true,
+        keepalive: true,
+        onSocket: (socket) => void handleOutbound(context, pod, socket),
+      }),
+      openListener(context, pod, {
+        port: INBOUND_PLAINTEXT_PORT,
+        paused: true,
+        keepalive: true,
+        onSocket: (socket) => void handleInboundPassthrough(context, pod, socket),
+      }),
+      openListener(context, pod, {
+        port: HBONE_PORT,
+        paused: false,
+        keepalive: false,
+        onSocket: (socket) => void handleInbound(context, pod, socket),
+      }),
+    );
+    if (context.config.dnsProxy) this.#dns = new DnsProxy(context, pod, DNS_PORT);
+  }
+
+  #close(): void {
+    for (const server of this.#servers) server.close();
+    this.#servers.length = 0;
+    this.#dns?.close();
+    this.#dns = undefined;
+  }
+}

@@ -1,0 +1,121 @@
+// Serving: the part of an inbound connection that all its ways in share — policy, the connection to the
+// application, the relay, and the access line of the destination side.
+
+import type net from "node:net";
+import type { ByteCounters, RelayEnd } from "@ambit/common/hbone/relay.ts";
+import type { ConnectionSubject } from "@ambit/common/policy/match.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
+import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
+import type { Service } from "../state/service.ts";
+import { type Workload, workloadIdentity } from "../state/workload.ts";
+import { ConnectionTelemetry, type PathKind } from "../telemetry/connection-telemetry.ts";
+import { type Party, partyOfWorkload } from "../telemetry/party.ts";
+import { authorize } from "./authorize.ts";
+import type { Connection } from "./connection.ts";
+import type { Pod, ProxyContext } from "./context.ts";
+import { dial } from "./dial.ts";
+import { asProxyError, ProxyError } from "./proxy-error.ts";
+
+/** An inbound connection whose target is settled. */
+export interface InboundOrder {
+  readonly context: ProxyContext;
+  readonly pod: Pod;
+  readonly workload: Workload;
+  readonly path: PathKind;
+  readonly source: SocketAddress;
+  readonly sourceParty: Party;
+  /** From the peer's certificate; absent on plaintext. */
+  readonly sourceIdentity?: Identity;
+  /** What the connection came in on; the access line's dst.addr. */
+  readonly destination: SocketAddress;
+  readonly hboneTarget?: string;
+  /** The application. */
+  readonly target: SocketAddress;
+  readonly service?: Service;
+  readonly counters?: ByteCounters;
+}
+
+/** Starts the relay once the application is connected; the promise settles with the connection. */
+export type StartRelay = (
+  app: net.Socket,
+  counters: ByteCounters,
+  connection: Connection,
+) => Promise<RelayEnd>;
+
+/**
+ * Authorizes, connects, relays. Resolves when the connection is over; rejects with the ProxyError that
+ * prevented it, after its access line is written.
+ */
+export async function serve(order: InboundOrder, start: StartRelay): Promise<void> {
+  const { context, pod, workload, target } = order;
+  const connection = context.connections.create();
+  const telemetry = new ConnectionTelemetry(
+    context.telemetry,
+    factsOf(order, connection.id),
+    order.counters,
+  );
+  const subject: ConnectionSubject = {
+    sourceIp: order.source.ip,
+    destinationIp: target.ip,
+    destinationPort: target.port,
+    ...(order.sourceIdentity && { sourceIdentity: order.sourceIdentity }),
+  };
+  const untrack = context.connections.track({
+    connection,
+    direction: "inbound",
+    path: order.path,
+    workload,
+    source: order.source,
+    originalDestination: order.destination,
+    actualDestination: target,
+    counters: telemetry.counters,
+    subject,
+  });
+  const cutOnForce = () =>
+    connection.abort(new ProxyError("DRAINED", "connection closed due to connection drain"));
+  pod.drain.forced.addEventListener("abort", cutOnForce, { once: true });
+  try {
+    authorize(context, workload, subject);
+    const app = await dial(context, pod, {
+      destination: target,
+      onBehalfOf: order.source.ip,
+      timeoutCode: "CONNECT_TIMEOUT",
+    });
+    connection.onAbort(() => app.destroy());
+    if (connection.error !== undefined) throw connection.error;
+    const end = await start(app, telemetry.counters, connection);
+    const relayFailure =
+      end.error === undefined ? undefined : new ProxyError("RELAY_FAILED", end.error);
+    telemetry.close(connection.error ?? relayFailure);
+  } catch (error) {
+    const failure = connection.error ?? asProxyError(error);
+    telemetry.close(failure);
+    throw failure;
+  } finally {
+    pod.drain.forced.removeEventListener("abort", cutOnForce);
+    untrack();
+  }
+}
+
+function factsOf(
+  order: InboundOrder,
+  id: string,
+): ConstructorParameters<typeof ConnectionTelemetry>[1] {
+  const { workload, service, sourceIdentity } = order;
+  const own = spiffeId(workloadIdentity(workload));
+  return {
+    id,
+    direction: "inbound",
+    path: order.path,
+    sourceAddress: order.source,
+    destinationAddress: order.destination,
+    source: order.sourceParty,
+    destination: partyOfWorkload(workload),
+    destinationPrincipal: own,
+    ...(order.hboneTarget !== undefined && { hboneTarget: order.hboneTarget }),
+    ...(service && {
+      service: { hostname: service.hostname, namespace: service.namespace, name: service.name },
+    }),
+    ...(sourceIdentity && { sourceIdentity: spiffeId(sourceIdentity), destinationIdentity: own }),
+  };
+}

@@ -1,0 +1,88 @@
+// Tunnelling: a CONNECT stream to the next hop over a pooled, mutually authenticated connection.
+
+import { HboneClientConnection } from "@ambit/common/hbone/client.ts";
+import { encodeBaggage } from "@ambit/common/hbone/baggage.ts";
+import { encodeForwarded } from "@ambit/common/hbone/forwarded.ts";
+import { type PoolKey, TunnelPool } from "@ambit/common/hbone/pool.ts";
+import type { TunnelStream } from "@ambit/common/hbone/stream.ts";
+import { newTraceparent } from "@ambit/common/hbone/traceparent.ts";
+import { errorMessage } from "@ambit/common/process/errors.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
+import { spiffeId, type SpiffeId } from "@ambit/common/tls/identity.ts";
+import { secureClient } from "@ambit/common/tls/secure.ts";
+import { baggageOf } from "../telemetry/party.ts";
+import type { HboneRoute } from "../state/outbound-route.ts";
+import { type Workload, workloadIdentity } from "../state/workload.ts";
+import type { Pod, ProxyContext } from "./context.ts";
+import { dial } from "./dial.ts";
+import { ProxyError } from "./proxy-error.ts";
+
+const HTTP_OK = 200;
+const HTTP_UNAUTHORIZED = 401;
+
+export interface TunnelOrder {
+  readonly source: Workload;
+  readonly client: SocketAddress;
+  readonly route: HboneRoute;
+}
+
+/** Opens the tunnel for one connection. Rejects with a ProxyError that says which stage failed. */
+export async function openTunnel(
+  pod: Pod,
+  { source, client, route }: TunnelOrder,
+): Promise<TunnelStream> {
+  const key: PoolKey = {
+    sourceIdentity: spiffeId(workloadIdentity(source)),
+    allowedIdentities: route.allowedIdentities,
+    nextHop: route.nextHop,
+    sourceIp: client.ip,
+    workloadUid: route.destination.uid,
+  };
+  const request = {
+    authority: route.authority,
+    headers: {
+      baggage: encodeBaggage(baggageOf(source)),
+      forwarded: encodeForwarded(client, route.service?.hostname),
+      traceparent: newTraceparent(),
+    },
+  };
+  const response = await pod.pool.openTunnel(key, request).catch((error: unknown) => {
+    if (error instanceof ProxyError) throw error;
+    throw new ProxyError("H2_FAILED", errorMessage(error), error);
+  });
+  if (response.status === HTTP_OK) return response.stream;
+  const code = response.status === HTTP_UNAUTHORIZED ? "TUNNEL_UNAUTHORIZED" : "TUNNEL_REFUSED";
+  throw new ProxyError(code, `http status: ${response.status} from the destination's ztunnel`);
+}
+
+/** The pool of one pod: its dials leave from the pod's namespace with the pod's identity. */
+export function createPool(context: ProxyContext, pod: () => Pod): TunnelPool {
+  const { config, clock } = context;
+  return new TunnelPool({
+    clock,
+    streamsPerConnectionMax: config.poolStreamsPerConnectionMax,
+    unusedReleaseMs: config.poolUnusedReleaseMs,
+    dial: (key, closed) => dialTunnel(context, pod(), key, closed),
+  });
+}
+
+async function dialTunnel(
+  context: ProxyContext,
+  pod: Pod,
+  key: PoolKey,
+  closed: () => void,
+): Promise<HboneClientConnection> {
+  const certificate = await context.certificates.get(key.sourceIdentity as SpiffeId);
+  const raw = await dial(context, pod, { destination: key.nextHop, timeoutCode: "TUNNEL_TIMEOUT" });
+  const secured = await secureClient(
+    raw,
+    certificate,
+    key.allowedIdentities as readonly SpiffeId[],
+  );
+  if (!secured.ok) throw new ProxyError("TLS_FAILED", secured.reason);
+  return new HboneClientConnection(secured.socket, {
+    settings: context.config.hbone,
+    clock: context.clock,
+    onClose: closed,
+  });
+}

@@ -1,0 +1,107 @@
+// The state as `/config_dump` shows it: istioctl's field names (ztunnel §7.3).
+
+import { formatCidr } from "@ambit/common/net/cidr.ts";
+import { type Policy, policyKey } from "@ambit/common/policy/policy.ts";
+import type { MeshState } from "./mesh-state.ts";
+import type { StoredService } from "./service-store.ts";
+import type { GatewayAddress, NetworkAddress, Workload } from "./workload.ts";
+
+export interface StateDump {
+  readonly workloads: readonly Record<string, unknown>[];
+  readonly services: readonly Record<string, unknown>[];
+  readonly policies: readonly Record<string, unknown>[];
+  readonly stagedServices: readonly string[];
+}
+
+export function dumpState(state: MeshState): StateDump {
+  return {
+    workloads: [...state.workloads].map(dumpWorkload),
+    services: [...state.services.all].map(dumpService),
+    policies: [...state.policies].map(dumpPolicy),
+    stagedServices: [...state.services.stagedKeys],
+  };
+}
+
+function dumpWorkload(workload: Workload): Record<string, unknown> {
+  return {
+    uid: workload.uid,
+    workloadIps: workload.addresses,
+    protocol: workload.protocol,
+    name: workload.name,
+    namespace: workload.namespace,
+    serviceAccount: workload.serviceAccount,
+    workloadName: workload.workloadName,
+    workloadType: workload.workloadKind,
+    canonicalName: workload.canonicalName,
+    canonicalRevision: workload.canonicalRevision,
+    clusterId: workload.clusterId,
+    trustDomain: workload.trustDomain,
+    locality: workload.locality,
+    node: workload.node,
+    network: workload.network,
+    status: workload.healthy ? "Healthy" : "Unhealthy",
+    networkMode: workload.hostNetwork ? "HostNetwork" : "Standard",
+    hostname: workload.hostname,
+    capacity: workload.capacity,
+    authorizationPolicies: workload.authorizationPolicies,
+    services: [...workload.services.keys()],
+    ...(workload.waypoint && { waypoint: dumpGateway(workload.waypoint) }),
+    ...(workload.networkGateway && { networkGateway: dumpGateway(workload.networkGateway) }),
+    ...(workload.applicationTunnel && { applicationTunnel: workload.applicationTunnel }),
+  };
+}
+
+function dumpService({ service, endpoints }: StoredService): Record<string, unknown> {
+  return {
+    name: service.name,
+    namespace: service.namespace,
+    hostname: service.hostname,
+    vips: service.vips.map(addressText),
+    cidrVips: service.cidrVips.map(({ network, cidr }) => `${network}/${formatCidr(cidr)}`),
+    ports: Object.fromEntries(service.ports),
+    endpoints: Object.fromEntries(
+      [...endpoints].map(([uid, { workloadUid, ports }]) => [
+        uid,
+        { workloadUid, port: Object.fromEntries(ports) },
+      ]),
+    ),
+    subjectAltNames: service.subjectAltNames,
+    loadBalancer: {
+      mode: service.loadBalancer.mode,
+      routingPreferences: service.loadBalancer.routingPreferences,
+      healthPolicy: service.loadBalancer.allowUnhealthy ? "AllowAll" : "OnlyHealthy",
+    },
+    ipFamilies: service.ipFamilies.map((family) => `IPv${family}`),
+    canonical: service.canonical,
+    visibility: service.namespacePrivate ? "Namespace" : "Public",
+    ...(service.waypoint && { waypoint: dumpGateway(service.waypoint) }),
+  };
+}
+
+function dumpPolicy(policy: Policy): Record<string, unknown> {
+  const { name, namespace, scope, action, dryRun, rules } = policy;
+  return {
+    key: policyKey(policy),
+    name,
+    namespace,
+    scope: SCOPES[scope],
+    action: ACTIONS[action],
+    dryRun,
+    rules,
+  };
+}
+
+const SCOPES = { global: "Global", namespace: "Namespace", workload: "WorkloadSelector" } as const;
+const ACTIONS = { allow: "Allow", deny: "Deny" } as const;
+
+function dumpGateway({ destination, hboneMtlsPort }: GatewayAddress): Record<string, unknown> {
+  const where =
+    destination.kind === "address"
+      ? addressText(destination)
+      : `${destination.namespace}/${destination.hostname}`;
+  return { destination: where, hboneMtlsPort };
+}
+
+function addressText({ network, ip }: NetworkAddress): string {
+  return `${network}/${ip}`;
+}

@@ -1,0 +1,76 @@
+// What the main thread and a datapath worker say to each other. Everything here is plain data that
+// structured cloning carries; requests have an id, and exactly one answer.
+
+import type { WorkloadCertificate } from "@ambit/common/tls/certificate.ts";
+import type { SpiffeId } from "@ambit/common/tls/identity.ts";
+import type { Config } from "../config.ts";
+import type { ConnectionSummary } from "../proxy/connection.ts";
+import type { PodInfo, Rejection, ResourceUpdate } from "../state/mesh-state.ts";
+import type { Explanation } from "../proxy/explain.ts";
+import type { StateDump } from "../state/dump.ts";
+import type { MetricFamily } from "../telemetry/traffic-metrics.ts";
+
+export type XdsKind = "address" | "authorization";
+
+/** Given to a worker when it starts. */
+export interface WorkerInit {
+  readonly index: number;
+  readonly config: Config;
+}
+
+/** Requests of the main thread, each with the type of its answer. */
+export interface Requests {
+  /** Applies resources; answers with those that are malformed. */
+  xds: {
+    readonly ask: { readonly kind: XdsKind; readonly update: ResourceUpdate };
+    readonly answer: Rejection[];
+  };
+  /** Opens the pod's listeners; fails when they cannot be bound. */
+  addPod: {
+    readonly ask: {
+      readonly uid: string;
+      readonly info: PodInfo;
+      readonly netnsFd: number | undefined;
+    };
+    readonly answer: null;
+  };
+  /** Cuts the pod's connections and closes its listeners. */
+  removePod: { readonly ask: { readonly uid: string }; readonly answer: null };
+  certificate: {
+    readonly ask: {
+      readonly id: SpiffeId;
+      readonly certificate?: WorkloadCertificate;
+      readonly error?: string;
+    };
+    readonly answer: null;
+  };
+  /** Stops accepting and waits for the connections, at most this long. */
+  drain: { readonly ask: { readonly deadlineMs: number }; readonly answer: null };
+  logLevel: { readonly ask: { readonly filter: string }; readonly answer: null };
+  stateDump: { readonly ask: null; readonly answer: StateDump };
+  connections: { readonly ask: null; readonly answer: ConnectionSummary[] };
+  metrics: { readonly ask: null; readonly answer: MetricFamily[] };
+  explain: {
+    readonly ask: { readonly source: string; readonly destination: string };
+    readonly answer: Explanation;
+  };
+}
+
+export type RequestName = keyof Requests;
+
+export interface RequestMessage<N extends RequestName = RequestName> {
+  readonly id: number;
+  readonly name: N;
+  readonly ask: Requests[N]["ask"];
+}
+
+export type AnswerMessage =
+  | { readonly type: "answer"; readonly id: number; readonly value: unknown }
+  | { readonly type: "failure"; readonly id: number; readonly error: string };
+
+/** What a worker says unasked. */
+export type WorkerMessage =
+  | AnswerMessage
+  | { readonly type: "ready" }
+  | { readonly type: "certificateWanted"; readonly id: SpiffeId }
+  | { readonly type: "certificateUnwanted"; readonly id: SpiffeId };

@@ -1,0 +1,144 @@
+// A datapath worker: its own listeners in every pod, its own pools and its own copy of the mesh state.
+// Speaks the protocol of protocol.ts with the main thread and owns nothing outside its thread.
+
+import { parentPort, workerData } from "node:worker_threads";
+import { assert } from "@ambit/common/process/assert.ts";
+import { errorMessage } from "@ambit/common/process/errors.ts";
+import { systemClock } from "@ambit/common/process/clock.ts";
+import { Log } from "@ambit/common/telemetry/log.ts";
+import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
+import { reauthorize } from "../proxy/authorize.ts";
+import { ConnectionTable } from "../proxy/connection.ts";
+import type { Pod, ProxyContext } from "../proxy/context.ts";
+import { explain } from "../proxy/explain.ts";
+import { knownWorkload } from "../proxy/identify.ts";
+import { PodProxy } from "../proxy/pod-proxy.ts";
+import { dumpState } from "../state/dump.ts";
+import { MeshState } from "../state/mesh-state.ts";
+import { type Workload, workloadIdentity } from "../state/workload.ts";
+import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
+import { CertificateView } from "./certificates.ts";
+import type {
+  RequestMessage,
+  RequestName,
+  Requests,
+  WorkerInit,
+  WorkerMessage,
+} from "./protocol.ts";
+
+assert(parentPort !== null, "the worker runs as a worker thread");
+const port = parentPort;
+const { index, config } = workerData as WorkerInit;
+
+const log = new Log({ format: config.logFormat, level: config.logLevel });
+const state = new MeshState();
+const metrics = new TrafficMetrics();
+const proxies = new Map<string, PodProxy>();
+
+const tell = (message: WorkerMessage) => port.postMessage(message);
+
+const context: ProxyContext = {
+  config,
+  state,
+  certificates: new CertificateView(systemClock, (id) => tell({ type: "certificateWanted", id })),
+  connections: new ConnectionTable(`${process.pid.toString(36)}.${index}`),
+  telemetry: { metrics, access: log.scope("access"), clock: systemClock },
+  log: log.scope("proxy"),
+  clock: systemClock,
+  random: Math.random,
+  localPod,
+};
+
+/** Only a workload of this node can be a local pod; names are unique within a node. */
+function localPod(workload: Workload): Pod | undefined {
+  if (config.nodeName === undefined || workload.node !== config.nodeName) return undefined;
+  for (const { pod } of proxies.values()) {
+    if (pod.info.name === workload.name && pod.info.namespace === workload.namespace) return pod;
+  }
+  return undefined;
+}
+
+type Handlers = {
+  [N in RequestName]: (
+    ask: Requests[N]["ask"],
+  ) => Requests[N]["answer"] | Promise<Requests[N]["answer"]>;
+};
+
+const handlers: Handlers = {
+  xds: ({ kind, update }) => {
+    const rejections =
+      kind === "address" ? state.applyAddresses(update) : state.applyAuthorizations(update);
+    reauthorize(context);
+    warmCertificates();
+    if (kind === "address") dropStaleTunnels(update.removed);
+    return rejections;
+  },
+  addPod: async ({ uid, info, netnsFd }) => {
+    await proxies.get(uid)?.stop("immediate", 0);
+    proxies.set(uid, new PodProxy(context, { uid, info, netnsFd }));
+    warmCertificates();
+    return null;
+  },
+  removePod: async ({ uid }) => {
+    const proxy = proxies.get(uid);
+    proxies.delete(uid);
+    const identity = proxy && identityOf(proxy.pod);
+    await proxy?.stop("immediate", 0);
+    if (identity !== undefined && !localIdentities().has(identity))
+      tell({ type: "certificateUnwanted", id: identity });
+    return null;
+  },
+  certificate: ({ id, certificate, error }) => {
+    context.certificates.update(id, certificate, error);
+    return null;
+  },
+  drain: async ({ deadlineMs }) => {
+    await Promise.all([...proxies.values()].map((proxy) => proxy.stop("graceful", deadlineMs)));
+    return null;
+  },
+  logLevel: ({ filter }) => {
+    log.setLevel(filter);
+    return null;
+  },
+  stateDump: () => dumpState(state),
+  connections: () => context.connections.summaries(),
+  metrics: () => metrics.collect(),
+  explain: ({ source, destination }) => explain(context, source, destination),
+};
+
+/** Asks early for the certificates of our pods, so that the first connection finds them. */
+function warmCertificates(): void {
+  for (const id of localIdentities()) {
+    if (context.certificates.current(id) === undefined)
+      void context.certificates.get(id).catch(() => undefined);
+  }
+}
+
+function localIdentities(): Set<SpiffeId> {
+  return new Set([...proxies.values()].flatMap(({ pod }) => identityOf(pod) ?? []));
+}
+
+function identityOf(pod: Pod): SpiffeId | undefined {
+  const workload = knownWorkload(context, pod);
+  return workload && spiffeId(workloadIdentity(workload));
+}
+
+/** A pod address may be given to another pod: no tunnel may outlive its workload. */
+function dropStaleTunnels(removed: readonly string[]): void {
+  if (removed.length === 0) return;
+  const gone = new Set(removed);
+  for (const { pod } of proxies.values()) {
+    pod.pool.closeWhere(({ workloadUid }) => workloadUid !== undefined && gone.has(workloadUid));
+  }
+}
+
+async function handle<N extends RequestName>({ id, name, ask }: RequestMessage<N>): Promise<void> {
+  try {
+    tell({ type: "answer", id, value: await handlers[name](ask) });
+  } catch (error) {
+    tell({ type: "failure", id, error: errorMessage(error) });
+  }
+}
+
+port.on("message", (message: RequestMessage) => void handle(message));
+tell({ type: "ready" });

@@ -1,0 +1,115 @@
+// Where the workers' knowledge of the mesh comes from: the control plane's delta xDS, or a local file.
+
+import type { Logger } from "@ambit/common/telemetry/log.ts";
+import { systemClock } from "@ambit/common/process/clock.ts";
+import { callMetadata, channelTarget } from "@ambit/common/xds/control-plane.ts";
+import { DeltaClient } from "@ambit/common/xds/delta-client.ts";
+import type { Rejection, TypeUpdate } from "@ambit/common/xds/delta-types.ts";
+import { TYPE_ADDRESS, TYPE_AUTHORIZATION } from "@ambit/common/xds/resource-type.ts";
+import type { Config } from "../config.ts";
+import type { MainMetrics } from "../metrics.ts";
+import type { WorkerHost } from "../worker/host.ts";
+import type { XdsKind } from "../worker/protocol.ts";
+import { readLocalMesh } from "./local-file.ts";
+
+export interface Mesh {
+  /** Resolves when the workers have the whole state for the first time. */
+  readonly synced: Promise<void>;
+  close(): void;
+}
+
+export function startMesh(
+  config: Config,
+  workers: WorkerHost,
+  log: Logger,
+  metrics: MainMetrics,
+): Mesh {
+  return config.localXdsPath === undefined
+    ? followControlPlane(config, workers, log, metrics)
+    : { synced: loadFile(config.localXdsPath, workers, log), close: () => undefined };
+}
+
+function followControlPlane(
+  config: Config,
+  workers: WorkerHost,
+  log: Logger,
+  metrics: MainMetrics,
+): Mesh {
+  const synced = Promise.withResolvers<void>();
+  const controlPlane = {
+    address: config.xdsAddress ?? "",
+    rootCa: config.xdsRootCa,
+    token: config.authTokenFile,
+    clusterId: config.clusterId,
+  };
+  const type = (typeUrl: string, kind: XdsKind) => ({
+    typeUrl,
+    mode: "wildcard" as const,
+    onUpdate: (update: TypeUpdate) => applyEverywhere(workers, kind, update),
+  });
+  const client = new DeltaClient({
+    target: async () => channelTarget(controlPlane),
+    metadata: async () => callMetadata(controlPlane),
+    node: nodeOf(config),
+    types: [type(TYPE_ADDRESS, "address"), type(TYPE_AUTHORIZATION, "authorization")],
+    clock: systemClock,
+    log,
+    onSynced: () => synced.resolve(),
+    onMessage: (url, bytes) => {
+      metrics.xdsMessages.inc({ url });
+      metrics.xdsBytes.inc({ url }, bytes);
+    },
+    onTermination: (reason) => metrics.xdsTerminations.inc({ reason }),
+  });
+  return { synced: synced.promise, close: () => client.close() };
+}
+
+/** Every worker applies the same bytes, so the first one's verdict stands for all. */
+async function applyEverywhere(
+  workers: WorkerHost,
+  kind: XdsKind,
+  update: TypeUpdate,
+): Promise<readonly Rejection[]> {
+  const plain = {
+    upserts: update.upserts.map(({ name, value }) => ({ name, value })),
+    removed: update.removed,
+  };
+  const [rejections] = await workers.askAll("xds", { kind, update: plain });
+  return rejections ?? [];
+}
+
+async function loadFile(path: string, workers: WorkerHost, log: Logger): Promise<void> {
+  const { addresses, authorizations } = readLocalMesh(path);
+  const rejected = [
+    ...(await workers.askAll("xds", {
+      kind: "authorization",
+      update: { upserts: authorizations, removed: [] },
+    })),
+    ...(await workers.askAll("xds", {
+      kind: "address",
+      update: { upserts: addresses, removed: [] },
+    })),
+  ].flat();
+  for (const { name, reason } of rejected) log.warn("rejected resource", { name, reason });
+  log.info("mesh loaded from file", {
+    path,
+    addresses: addresses.length,
+    policies: authorizations.length,
+  });
+}
+
+/** How Istio's control plane expects a ztunnel to name itself (ztunnel §6.1). */
+function nodeOf(config: Config): { id: string; metadata: Record<string, string> } {
+  const { instanceIp, podName, podNamespace, nodeName } = config;
+  return {
+    id: `ztunnel~${instanceIp}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
+    metadata: {
+      NAME: podName,
+      NAMESPACE: podNamespace,
+      INSTANCE_IPS: instanceIp,
+      NODE_NAME: nodeName ?? "",
+      CLUSTER_ID: config.clusterId,
+      ISTIO_VERSION: config.version,
+    },
+  };
+}
