@@ -64,9 +64,16 @@ export function toDer(node: Asn1): Buffer {
   return Buffer.from(asn1.toDer(node).getBytes(), "latin1");
 }
 
+/** forge's type declarations lack the options form; BIT STRINGs must stay as they are, not be guessed at. */
+const parse = asn1.fromDer as (
+  bytes: forge.util.ByteStringBuffer,
+  options: { strict: boolean; decodeBitStrings: boolean },
+) => Asn1;
+
 /** Parses DER; throws forge's error on anything malformed. */
 export function fromDer(der: Uint8Array): Asn1 {
-  return asn1.fromDer(forge.util.createBuffer(binary(der)));
+  const bytes = forge.util.createBuffer(binary(der));
+  return parse(bytes, { strict: true, decodeBitStrings: false });
 }
 
 /** The children of a constructed node. Throws when it is not one. */
