@@ -1,0 +1,140 @@
+// The delta xDS server: accepts streams, authenticates them, and tells every session about store
+// changes. Owns the sessions; the resources belong to the ResourceStore.
+
+import { status, type Metadata, type Server } from "@grpc/grpc-js";
+import {
+  AggregatedDiscoveryService,
+  type DeltaDiscoveryRequest,
+} from "@ambit/api/gen/envoy/discovery_pb.ts";
+import type { Clock, Timer } from "../process/clock.ts";
+import { errorMessage } from "../process/errors.ts";
+import type { Logger } from "../telemetry/log.ts";
+import {
+  type DeltaObserver,
+  DeltaSession,
+  type NodeCheck,
+  type ServerStream,
+  type SessionStatus,
+} from "./delta-session.ts";
+import { grpcServiceDefinition, RpcError } from "./grpc-service.ts";
+import {
+  FIRST_REQUEST_TIMEOUT_MS,
+  SESSIONS_MAX,
+  STREAM_AGE_JITTER,
+  STREAM_AGE_MS_MAX,
+} from "./limits.ts";
+import type { ResourceStore } from "./resource-store.ts";
+
+/** Who is calling. Resolves with the check of the node it claims to be; rejects with an RpcError. */
+export type Authenticator = (metadata: Metadata) => Promise<NodeCheck>;
+
+/** For plaintext ports inside a trusted boundary: anyone may be any node. */
+export const allowAnyone: Authenticator = () => Promise.resolve(() => undefined);
+
+export interface DeltaServerOptions {
+  readonly store: ResourceStore;
+  readonly clock: Clock;
+  /** In [0, 1). */
+  readonly random: () => number;
+  readonly log: Logger;
+  readonly observer: DeltaObserver;
+  readonly streamAgeMs?: number;
+  readonly sessionsMax?: number;
+}
+
+export class DeltaServer {
+  readonly #options: DeltaServerOptions;
+  readonly #sessions = new Set<DeltaSession>();
+  readonly #stopListening: () => void;
+  /** Streams being authenticated. */
+  #accepting = 0;
+  #streams = 0;
+  /** Part of every nonce, so that none of an earlier process is taken for ours. */
+  readonly #epoch: string;
+  #closed = false;
+
+  constructor(options: DeltaServerOptions) {
+    this.#options = options;
+    this.#epoch = Math.floor(options.random() * 2 ** 32).toString(36);
+    this.#stopListening = options.store.listen((change) => {
+      for (const session of this.#sessions) session.onStoreChange(change);
+    });
+  }
+
+  /** Serves AggregatedDiscoveryService on a gRPC server; may be called for several servers. */
+  register(server: Server, authenticate: Authenticator): void {
+    const definition = grpcServiceDefinition(AggregatedDiscoveryService);
+    const method = definition["deltaAggregatedResources"]!;
+    server.addService(
+      { deltaAggregatedResources: { ...method, responseSerialize: (bytes: Buffer) => bytes } },
+      {
+        deltaAggregatedResources: (stream: ServerStream) => void this.#accept(stream, authenticate),
+      },
+    );
+  }
+
+  /** Clients that have introduced themselves. */
+  get sessions(): readonly SessionStatus[] {
+    return [...this.#sessions].map((session) => session.status()).filter((s) => s !== undefined);
+  }
+
+  /** Ends every stream with status OK; later ones are refused. */
+  close(): void {
+    this.#closed = true;
+    this.#stopListening();
+    for (const session of this.#sessions) session.end();
+  }
+
+  async #accept(stream: ServerStream, authenticate: Authenticator): Promise<void> {
+    // Without a listener grpc-js would throw what ends the stream.
+    stream.on("error", () => undefined);
+    this.#accepting++;
+    try {
+      if (this.#closed) throw new RpcError(status.UNAVAILABLE, "shutting down");
+      const { sessionsMax = SESSIONS_MAX } = this.#options;
+      if (this.#sessions.size + this.#accepting > sessionsMax) {
+        throw new RpcError(status.RESOURCE_EXHAUSTED, "too many connected proxies");
+      }
+      const checkNode = await authenticate(stream.metadata);
+      if (!stream.cancelled) this.#serve(stream, checkNode);
+    } catch (error) {
+      const code = error instanceof RpcError ? error.code : status.UNAUTHENTICATED;
+      this.#options.log.warn("refused an xDS stream", {
+        peer: stream.getPeer(),
+        reason: errorMessage(error),
+      });
+      stream.emit("error", { code, details: errorMessage(error) });
+    } finally {
+      this.#accepting--;
+    }
+  }
+
+  #serve(stream: ServerStream, checkNode: NodeCheck): void {
+    const { store, clock, log, observer } = this.#options;
+    const id = `${this.#epoch}-${++this.#streams}`;
+    const session = new DeltaSession({ id, stream, store, checkNode, clock, log, observer });
+    this.#sessions.add(session);
+    const timers = this.#limitAge(session);
+    const close = () => {
+      for (const timer of timers) timer.cancel();
+      session.close();
+      this.#sessions.delete(session);
+    };
+    stream.on("data", (request: DeltaDiscoveryRequest) => session.onRequest(request));
+    stream.on("end", () => session.end());
+    for (const event of ["cancelled", "error", "close", "finish"]) stream.on(event, close);
+    if (this.#closed) session.end();
+  }
+
+  /** Ends streams that never speak, and all of them at about the maximal age. */
+  #limitAge(session: DeltaSession): readonly Timer[] {
+    const { clock, random, streamAgeMs = STREAM_AGE_MS_MAX } = this.#options;
+    const ageMs = streamAgeMs * (1 + STREAM_AGE_JITTER * (2 * random() - 1));
+    return [
+      clock.after(ageMs, () => session.end()),
+      clock.after(FIRST_REQUEST_TIMEOUT_MS, () => {
+        if (session.node === undefined) session.end();
+      }),
+    ];
+  }
+}

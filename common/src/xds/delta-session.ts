@@ -1,0 +1,298 @@
+// One client's stream at the delta server. Per type one response is in flight at a time; what changes
+// meanwhile coalesces in the WatchedType and goes out after the acknowledgement.
+
+import type { JsonObject } from "@bufbuild/protobuf";
+import { type ServerDuplexStream, status } from "@grpc/grpc-js";
+import type { DeltaDiscoveryRequest } from "@ambit/api/gen/envoy/discovery_pb.ts";
+import type { Clock } from "../process/clock.ts";
+import { errorMessage } from "../process/errors.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { RpcError } from "./grpc-service.ts";
+import { RESPONSE_BYTES_MAX } from "./limits.ts";
+import { type NodeId, parseNodeId } from "./node-id.ts";
+import { encodeResponse, framedBytes } from "./response-encoder.ts";
+import type { ResourceStore, StoreChange } from "./resource-store.ts";
+import type { XdsResource } from "./resource-type.ts";
+import { TooManyNamesError, WatchedType } from "./watched-type.ts";
+
+/** Responses are handed to gRPC already serialized. */
+export type ServerStream = ServerDuplexStream<DeltaDiscoveryRequest, Buffer>;
+
+/** The client as its first request describes it. */
+export interface ClientNode extends NodeId {
+  readonly id: string;
+  readonly metadata: JsonObject;
+}
+
+/** Why this node may not be served to this caller; undefined when it may. */
+export type NodeCheck = (node: ClientNode) => string | undefined;
+
+/** What metrics are made of; every call is optional work of the observer. */
+export interface DeltaObserver {
+  connected(node: ClientNode): void;
+  disconnected(node: ClientNode): void;
+  sent(typeUrl: string, response: { resources: number; removed: number; bytes: number }): void;
+  /** Milliseconds from the first coalesced change to its acknowledgement. */
+  converged(typeUrl: string, afterMs: number): void;
+  rejected(typeUrl: string, node: ClientNode, reason: string): void;
+  expiredNonce(typeUrl: string): void;
+}
+
+export type SyncState = "SYNCED" | "STALE" | "NOT SENT" | "NACK";
+
+export interface TypeStatus {
+  /** "*" for everything. */
+  readonly subscribed: "*" | "on-demand";
+  readonly nonceSent: string;
+  readonly nonceAcked: string;
+  readonly nackReason?: string;
+  readonly synced: SyncState;
+  /** How many resources the client holds once synced. */
+  readonly resources: number;
+}
+
+export interface SessionStatus {
+  /** "pod.namespace" */
+  readonly proxy: string;
+  readonly type: string;
+  readonly node: string;
+  readonly connectedAtMs: number;
+  readonly types: Readonly<Record<string, TypeStatus>>;
+}
+
+export interface SessionOptions {
+  readonly id: string;
+  readonly stream: ServerStream;
+  readonly store: ResourceStore;
+  readonly checkNode: NodeCheck;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly observer: DeltaObserver;
+}
+
+/** One subscribed type of one client. */
+interface TypeState {
+  readonly watched: WatchedType;
+  /** Taken from `watched` but too large for one response. */
+  queue: XdsResource[];
+  nonceSent: string;
+  nonceAcked: string;
+  nackReason: string | undefined;
+  /** When the oldest change not yet sent was noticed, and the oldest one in flight. */
+  changedAtMs: number | undefined;
+  sentChangeAtMs: number | undefined;
+}
+
+export class DeltaSession {
+  readonly #options: SessionOptions;
+  readonly #types = new Map<string, TypeState>();
+  readonly #connectedAtMs: number;
+  #askedUnknown = false;
+  #node: ClientNode | undefined;
+  #responses = 0;
+  #closed = false;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#connectedAtMs = options.clock.nowMs();
+  }
+
+  /** undefined until the first request. */
+  get node(): ClientNode | undefined {
+    return this.#node;
+  }
+
+  /** Handles one request; a bad one ends the stream with its status. */
+  onRequest(request: DeltaDiscoveryRequest): void {
+    if (this.#closed) return;
+    try {
+      this.#node ??= this.#identify(request);
+      this.#dispatch(request);
+    } catch (error) {
+      this.#fail(statusOf(error), errorMessage(error));
+    }
+  }
+
+  /** The store changed; what concerns this client is sent now or after the acknowledgement. */
+  onStoreChange({ typeUrl, before }: StoreChange): void {
+    const state = this.#types.get(typeUrl);
+    if (state === undefined || this.#closed) return;
+    for (const [name, old] of before) state.watched.noteChange(name, old);
+    if (state.watched.pending) state.changedAtMs ??= this.#options.clock.monotonicMs();
+    this.#send(typeUrl, state);
+  }
+
+  /** Ends the stream with status OK: the client reconnects at once and resumes. */
+  end(): void {
+    if (this.#closed) return;
+    this.close();
+    this.#options.stream.end();
+  }
+
+  /** The stream is over; nothing is sent any more. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#node !== undefined) this.#options.observer.disconnected(this.#node);
+    this.#types.clear();
+  }
+
+  status(): SessionStatus | undefined {
+    if (this.#node === undefined) return undefined;
+    const { name, namespace, type, metadata } = this.#node;
+    const node = metadata["NODE_NAME"];
+    return {
+      proxy: `${name}.${namespace}`,
+      type,
+      node: typeof node === "string" ? node : "",
+      connectedAtMs: this.#connectedAtMs,
+      types: Object.fromEntries(
+        [...this.#types].map(([typeUrl, state]) => [typeUrl, typeStatus(state)]),
+      ),
+    };
+  }
+
+  #identify({ node }: DeltaDiscoveryRequest): ClientNode {
+    const parsed = parseNodeId(node?.id ?? "");
+    if (node === undefined || parsed === undefined) {
+      throw new RpcError(status.INVALID_ARGUMENT, `missing or malformed node id "${node?.id}"`);
+    }
+    const client = { ...parsed, id: node.id, metadata: node.metadata ?? {} };
+    const refusal = this.#options.checkNode(client);
+    if (refusal !== undefined) throw new RpcError(status.UNAUTHENTICATED, refusal);
+    this.#options.observer.connected(client);
+    return client;
+  }
+
+  #dispatch(request: DeltaDiscoveryRequest): void {
+    const { typeUrl } = request;
+    const state = this.#types.get(typeUrl);
+    if (state === undefined) return this.#open(request);
+    if (request.responseNonce !== "") this.#acknowledge(typeUrl, state, request);
+    // Names count whatever the nonce: only acknowledgements can be stale.
+    state.watched.update(request);
+    this.#send(typeUrl, state);
+  }
+
+  /** The first request of a type is always answered, with nothing if there is nothing. */
+  #open(request: DeltaDiscoveryRequest): void {
+    const { typeUrl } = request;
+    const { store, log, clock } = this.#options;
+    const type = store.type(typeUrl);
+    if (type === undefined) {
+      if (!this.#askedUnknown) log.info("a proxy asks for a type not served", { type: typeUrl });
+      this.#askedUnknown = true;
+      return;
+    }
+    const nodeName = this.#node?.metadata["NODE_NAME"];
+    const state: TypeState = {
+      watched: new WatchedType(type, request, typeof nodeName === "string" ? nodeName : undefined),
+      queue: [],
+      nonceSent: "",
+      nonceAcked: "",
+      nackReason: undefined,
+      changedAtMs: clock.monotonicMs(),
+      sentChangeAtMs: undefined,
+    };
+    this.#types.set(typeUrl, state);
+    this.#send(typeUrl, state);
+  }
+
+  #acknowledge(typeUrl: string, state: TypeState, request: DeltaDiscoveryRequest): void {
+    const { observer, clock, log } = this.#options;
+    if (request.responseNonce !== state.nonceSent) {
+      observer.expiredNonce(typeUrl);
+      return;
+    }
+    if (state.nonceAcked === state.nonceSent) return;
+    state.nonceAcked = state.nonceSent;
+    state.nackReason = request.errorDetail?.message;
+    if (state.nackReason !== undefined) {
+      observer.rejected(typeUrl, this.#node!, state.nackReason);
+      log.warn("a proxy rejected resources", {
+        proxy: this.#node!.id,
+        type: typeUrl,
+        reason: state.nackReason,
+      });
+    }
+    if (state.sentChangeAtMs === undefined) return;
+    observer.converged(typeUrl, clock.monotonicMs() - state.sentChangeAtMs);
+    state.sentChangeAtMs = undefined;
+  }
+
+  /** Sends the next response of the type unless one is in flight or nothing is due. */
+  #send(typeUrl: string, state: TypeState): void {
+    if (state.nonceSent !== state.nonceAcked) return;
+    let removed: string[] = [];
+    if (state.queue.length === 0) {
+      if (!state.watched.pending) return;
+      const first = state.nonceSent === "";
+      const difference = state.watched.take();
+      const { upserts } = difference;
+      ({ removed } = difference);
+      state.sentChangeAtMs = state.changedAtMs;
+      state.changedAtMs = undefined;
+      if (!first && upserts.length === 0 && removed.length === 0) return;
+      state.queue = upserts;
+    }
+    this.#respond(typeUrl, state, removed);
+  }
+
+  #respond(typeUrl: string, state: TypeState, removed: string[]): void {
+    const { id, stream, observer } = this.#options;
+    const count = prefixWithin(typeUrl, state.queue, RESPONSE_BYTES_MAX);
+    const upserts = state.queue.splice(0, count);
+    const nonce = `${id}-${++this.#responses}`;
+    const message = encodeResponse({ typeUrl, nonce, upserts, removed });
+    state.nonceSent = nonce;
+    stream.write(message);
+    observer.sent(typeUrl, {
+      resources: upserts.length,
+      removed: removed.length,
+      bytes: message.length,
+    });
+  }
+
+  #fail(code: status, details: string): void {
+    this.#options.log.warn("ending a proxy's stream", { proxy: this.#node?.id, reason: details });
+    this.close();
+    this.#options.stream.emit("error", { code, details });
+  }
+}
+
+function statusOf(error: unknown): status {
+  if (error instanceof RpcError) return error.code;
+  return error instanceof TooManyNamesError ? status.RESOURCE_EXHAUSTED : status.INTERNAL;
+}
+
+/** How many of the first resources fit into `bytesMax`; at least one. */
+function prefixWithin(
+  typeUrl: string,
+  resources: readonly XdsResource[],
+  bytesMax: number,
+): number {
+  let bytes = 0;
+  for (const [index, resource] of resources.entries()) {
+    bytes += framedBytes(typeUrl, resource);
+    if (bytes > bytesMax) return Math.max(1, index);
+  }
+  return resources.length;
+}
+
+function typeStatus(state: TypeState): TypeStatus {
+  const { watched, nonceSent, nonceAcked, nackReason } = state;
+  return {
+    subscribed: watched.wildcard ? "*" : "on-demand",
+    nonceSent,
+    nonceAcked,
+    ...(nackReason !== undefined && { nackReason }),
+    synced: syncState(state),
+    resources: watched.heldCount,
+  };
+}
+
+function syncState({ watched, queue, nonceSent, nonceAcked, nackReason }: TypeState): SyncState {
+  if (nonceSent === "") return "NOT SENT";
+  if (nonceSent !== nonceAcked || watched.pending || queue.length > 0) return "STALE";
+  return nackReason === undefined ? "SYNCED" : "NACK";
+}

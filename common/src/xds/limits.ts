@@ -1,0 +1,25 @@
+// Bounds of the delta xDS server, each with its reason.
+
+/** Connected proxies; one istiod serves some hundreds of nodes, ten thousand is far past its CPU. */
+export const SESSIONS_MAX = 10_000;
+
+/** Names one client may subscribe to in one type: more than any node talks to. */
+export const SUBSCRIBED_NAMES_MAX = 100_000;
+
+/**
+ * One response. Clients take 200 MiB; half of it leaves room for the envelope. A response is not cut
+ * below this, because clients count themselves synced after the first one of a type.
+ */
+export const RESPONSE_BYTES_MAX = 100 * 1024 * 1024;
+
+/** One request: a reconnecting client lists every resource it holds, some 100 bytes each. */
+export const REQUEST_BYTES_MAX = 64 * 1024 * 1024;
+
+/** Streams are ended at about this age, so that clients spread over replicas again (Istio's 30 m). */
+export const STREAM_AGE_MS_MAX = 30 * 60_000;
+
+/** Share of the age that is random, so that streams opened together do not end together. */
+export const STREAM_AGE_JITTER = 0.1;
+
+/** A client that says nothing after opening its stream is ended by then. */
+export const FIRST_REQUEST_TIMEOUT_MS = 30_000;
