@@ -1,0 +1,35 @@
+// What a redirection backend does. nftables is the first; iptables and eBPF fit the same interface.
+// A backend owns what it puts into the kernel and nothing in memory: any call may follow a crash.
+
+import type { Ip } from "@ambit/common/net/ip.ts";
+import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+
+/** How one pod's traffic is captured. */
+export interface PodRedirection {
+  readonly dnsCapture: boolean;
+  /** False when only outbound traffic is captured (ambient.istio.io/bypass-inbound-capture). */
+  readonly inboundCapture: boolean;
+  /** Interfaces whose arrivals count as outbound (istio.io/reroute-virtual-interfaces). */
+  readonly virtualInterfaces: readonly string[];
+  readonly ipv6: boolean;
+}
+
+export type RulesState = "ok" | "drifted" | "absent";
+
+/** Addresses of enrolled pods, each with its pod's uid. */
+export type ProbeTargets = ReadonlyMap<Ip, string>;
+
+/** All methods are idempotent and reject with AgentError. */
+export interface RedirectionBackend {
+  readonly name: string;
+  /** Puts the wanted state in place, whatever was there; traffic never passes between old and new. */
+  install(netns: NetnsHandle, redirection: PodRedirection): Promise<void>;
+  /** Takes everything out again; absence is fine. */
+  remove(netns: NetnsHandle): Promise<void>;
+  verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState>;
+  /** Makes the node's probe exemption exactly `targets`. */
+  installHost(targets: ProbeTargets): Promise<void>;
+  /** The exemption as the kernel has it; empty when absent. */
+  readHost(): Promise<ProbeTargets>;
+  removeHost(): Promise<void>;
+}

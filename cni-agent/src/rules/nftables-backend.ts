@@ -1,0 +1,73 @@
+// Redirection by nftables, Istio's layout: tables inet istio-ambient-{nat,mangle,raw} in each pod and
+// istio-ambient-nat on the node. Each change is one nft transaction, which is the guard: packets meet
+// the old rules or the new ones. Routes come first and go last; without marks they do nothing.
+
+import type { Ip } from "@ambit/common/net/ip.ts";
+import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import type { PodRedirection, ProbeTargets, RedirectionBackend, RulesState } from "./backend.ts";
+import { hostTable, parseProbeTargets } from "./host-tables.ts";
+import { POD_TABLES, podTables } from "./pod-tables.ts";
+import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
+import { compareListing, renderInstall, renderRemove, type Table } from "./ruleset.ts";
+import { runChecked, runCommand } from "./run-command.ts";
+import { NAT_TABLE } from "./wire.ts";
+
+export interface NftablesOptions {
+  /** The node's own namespace; undefined when the agent already runs in it. */
+  readonly hostNetns: NetnsHandle | undefined;
+  /** Whose sockets on the node are probes; undefined means all of the node's sockets. */
+  readonly probeUid: number | undefined;
+}
+
+export class NftablesBackend implements RedirectionBackend {
+  readonly name = "nftables";
+  readonly #options: NftablesOptions;
+
+  constructor(options: NftablesOptions) {
+    this.#options = options;
+  }
+
+  async install(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
+    await installReturnRoutes(netns, redirection.ipv6);
+    const tables = podTables(redirection);
+    await applyScript(netns, renderInstall(tables, unwanted(tables)));
+  }
+
+  async remove(netns: NetnsHandle): Promise<void> {
+    await applyScript(netns, renderRemove(POD_TABLES));
+    await removeReturnRoutes(netns);
+  }
+
+  async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {
+    const tables = podTables(redirection);
+    const [listing, routes] = await Promise.all([
+      runChecked(netns, ["nft", "-s", "list", "ruleset", "inet"]),
+      verifyReturnRoutes(netns, redirection.ipv6),
+    ]);
+    const rules = compareListing(listing, tables, unwanted(tables));
+    return rules === routes ? rules : "drifted";
+  }
+
+  async installHost(targets: ProbeTargets): Promise<void> {
+    const table = hostTable(targets, this.#options.probeUid);
+    await applyScript(this.#options.hostNetns, renderInstall([table], []));
+  }
+
+  async readHost(): Promise<Map<Ip, string>> {
+    const command = ["nft", "list", "table", "inet", NAT_TABLE] as const;
+    const { status, stdout } = await runCommand(this.#options.hostNetns, command);
+    return status === 0 ? parseProbeTargets(stdout) : new Map<Ip, string>();
+  }
+
+  async removeHost(): Promise<void> {
+    await applyScript(this.#options.hostNetns, renderRemove([NAT_TABLE]));
+  }
+}
+
+function unwanted(tables: readonly Table[]): string[] {
+  return POD_TABLES.filter((name) => !tables.some((table) => table.name === name));
+}
+
+async function applyScript(netns: NetnsHandle | undefined, script: string): Promise<void> {
+  await runChecked(netns, ["nft", "-f", "-"], script);
+}
