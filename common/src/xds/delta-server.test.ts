@@ -1,0 +1,352 @@
+import { status } from "@grpc/grpc-js";
+import { describe, expect, it } from "vitest";
+import type { DeltaDiscoveryResponse } from "@ambit/api/gen/envoy/discovery_pb.ts";
+import { FakeClock } from "../testing/fake-clock.ts";
+import { newStore, RawStream, resource, TestServer } from "../testing/xds-harness.ts";
+import { allowAnyone } from "./delta-server.ts";
+import { RpcError } from "./grpc-service.ts";
+import { FIRST_REQUEST_TIMEOUT_MS, STREAM_AGE_MS_MAX } from "./limits.ts";
+import type { ResourceStore } from "./resource-store.ts";
+import { TYPE_ADDRESS, TYPE_AUTHORIZATION, type XdsResource } from "./resource-type.ts";
+
+const names = (response: DeltaDiscoveryResponse) => response.resources.map(({ name }) => name);
+
+function put(store: ResourceStore, ...upserts: XdsResource[]): void {
+  store.apply({ typeUrl: TYPE_ADDRESS, upserts, removed: [] });
+}
+
+function remove(store: ResourceStore, ...removed: string[]): void {
+  store.apply({ typeUrl: TYPE_ADDRESS, upserts: [], removed });
+}
+
+/** Acknowledged changes of another resource follow everything the server had to say before. */
+async function nextResponse(raw: RawStream, index: number): Promise<DeltaDiscoveryResponse> {
+  const response = await raw.response(index);
+  raw.ack(response);
+  return response;
+}
+
+describe("a wildcard client", () => {
+  it("gets everything, then only what changes", async () => {
+    const store = newStore();
+    put(store, resource("a", "1", { aliases: ["/10.0.0.1"] }), resource("b", "1"));
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS);
+    const first = await nextResponse(raw, 0);
+    expect(names(first)).toEqual(["a", "b"]);
+    expect(first.resources[0]).toMatchObject({
+      aliases: ["/10.0.0.1"],
+      version: resource("a", "1").version,
+      resource: { typeUrl: TYPE_ADDRESS, value: Buffer.from("1") },
+    });
+    put(store, resource("a", "2"), resource("b", "1"));
+    expect(names(await nextResponse(raw, 1))).toEqual(["a"]);
+    remove(store, "b");
+    expect((await nextResponse(raw, 2)).removedResources).toEqual(["b"]);
+  });
+
+  it("gets an empty answer from an empty mesh, so that it knows it is in sync", async () => {
+    using server = await TestServer.start(newStore());
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_AUTHORIZATION);
+    const { resources, removedResources, typeUrl } = await raw.response(0);
+    expect({ resources, removedResources, typeUrl }).toEqual({
+      resources: [],
+      removedResources: [],
+      typeUrl: TYPE_AUTHORIZATION,
+    });
+  });
+
+  it("is told after a reconnect only what differs from the versions it declares", async () => {
+    const store = newStore();
+    put(store, resource("same", "1"), resource("changed", "2"), resource("new", "1"));
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS, {
+      initialResourceVersions: {
+        same: resource("same", "1").version,
+        changed: resource("changed", "1").version,
+        gone: "x",
+      },
+    });
+    const response = await raw.response(0);
+    expect(names(response)).toEqual(["changed", "new"]);
+    expect(response.removedResources).toEqual(["gone"]);
+  });
+
+  it("has one response in flight and gets what changed meanwhile in one piece", async () => {
+    const store = newStore();
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS);
+    const first = await raw.response(0);
+    for (let i = 0; i < 100; i++) put(store, resource("a", `${i}`), resource(`pod-${i}`, "1"));
+    for (let i = 0; i < 99; i++) remove(store, `pod-${i}`);
+    expect(server.delta.sessions[0]?.types[TYPE_ADDRESS]).toMatchObject({ synced: "STALE" });
+    raw.ack(first);
+    const second = await nextResponse(raw, 1);
+    expect(names(second)).toEqual(["a", "pod-99"]);
+    expect(second.removedResources).toEqual([]);
+    expect(raw.responses).toHaveLength(2);
+    await server.observer.signal.until(() => server.observer.counts["converged"] === 2);
+    expect(server.delta.sessions[0]?.types[TYPE_ADDRESS]).toMatchObject({
+      synced: "SYNCED",
+      resources: 2,
+      subscribed: "*",
+    });
+  });
+
+  it("keeps types apart: one waiting for its acknowledgement does not hold up the other", async () => {
+    const store = newStore();
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS);
+    await raw.response(0);
+    raw.open(TYPE_AUTHORIZATION);
+    raw.ack(await raw.response(1));
+    const upserts = [resource("ns/policy", "1")];
+    store.apply({ typeUrl: TYPE_AUTHORIZATION, upserts, removed: [] });
+    expect(names(await raw.response(2))).toEqual(["ns/policy"]);
+  });
+});
+
+describe("acknowledgements", () => {
+  it("count a NACK with its reason, and go on with the next change", async () => {
+    const store = newStore();
+    put(store, resource("a", "1"));
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS);
+    const { typeUrl, nonce } = await raw.response(0);
+    raw.send({ typeUrl, responseNonce: nonce, errorDetail: { message: "a: bad address" } });
+    await server.observer.signal.until(() => server.observer.rejections.length === 1);
+    expect(server.delta.sessions[0]?.types[TYPE_ADDRESS]).toMatchObject({
+      synced: "NACK",
+      nackReason: "a: bad address",
+    });
+    put(store, resource("a", "2"));
+    expect(names(await nextResponse(raw, 1))).toEqual(["a"]);
+    await server.observer.signal.until(() => server.observer.counts["converged"] === 2);
+    expect(server.delta.sessions[0]?.types[TYPE_ADDRESS]?.synced).toBe("SYNCED");
+  });
+
+  it("ignore stale nonces", async () => {
+    const store = newStore();
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS);
+    const first = await nextResponse(raw, 0);
+    put(store, resource("a", "1"));
+    const second = await raw.response(1);
+    raw.ack(first);
+    raw.send({ typeUrl: TYPE_ADDRESS, responseNonce: "never-sent" });
+    await server.observer.signal.until(() => server.observer.counts["expiredNonce"] === 2);
+    put(store, resource("b", "1"));
+    expect(raw.responses).toHaveLength(2);
+    raw.ack(second);
+    expect(names(await raw.response(2))).toEqual(["b"]);
+  });
+});
+
+describe("an on-demand client", () => {
+  const nothing = { resourceNamesSubscribe: ["*"], resourceNamesUnsubscribe: ["*"] };
+  const service = resource("ns/svc.ns", "svc", { aliases: ["net/10.0.0.9"] });
+  const workload = resource("uid-1", "w", { aliases: ["net/10.1.0.1"], parents: ["ns/svc.ns"] });
+
+  async function start(store: ResourceStore) {
+    const server = await TestServer.start(store);
+    const raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS, nothing);
+    const first = await nextResponse(raw, 0);
+    const ask = (...resourceNamesSubscribe: string[]) =>
+      raw.send({ typeUrl: TYPE_ADDRESS, resourceNamesSubscribe });
+    const close = () => (raw[Symbol.dispose](), server.kill());
+    return { server, raw, first, ask, [Symbol.dispose]: close };
+  }
+
+  it("starts with nothing but the workloads of its own node", async () => {
+    const store = newStore();
+    put(store, service, resource("local", "1", { node: "node-a" }));
+    put(store, resource("remote", "1", { node: "node-b" }));
+    using client = await start(store);
+    expect(names(client.first)).toEqual(["local"]);
+    put(store, resource("local-2", "1", { node: "node-a" }));
+    expect(names(await nextResponse(client.raw, 1))).toEqual(["local-2"]);
+  });
+
+  it.each([
+    ["a workload's uid", "uid-1", ["uid-1"]],
+    ["a workload's address", "net/10.1.0.1", ["uid-1"]],
+    ["a service's name, which brings its workloads", "ns/svc.ns", ["ns/svc.ns", "uid-1"]],
+    ["a service's address, which brings its workloads", "net/10.0.0.9", ["ns/svc.ns", "uid-1"]],
+  ])("asks by %s", async (_what, key, expected) => {
+    const store = newStore();
+    put(store, service, workload);
+    using client = await start(store);
+    client.ask(key);
+    expect(names(await nextResponse(client.raw, 1))).toEqual(expected);
+  });
+
+  it("is told that a name does not exist, and later that it does", async () => {
+    const store = newStore();
+    using client = await start(store);
+    client.ask("net/10.1.0.1");
+    expect((await nextResponse(client.raw, 1)).removedResources).toEqual(["net/10.1.0.1"]);
+    put(store, resource("unrelated", "1"));
+    put(store, workload);
+    expect(names(await nextResponse(client.raw, 2))).toEqual(["uid-1"]);
+    remove(store, "uid-1");
+    expect((await nextResponse(client.raw, 3)).removedResources).toEqual(["uid-1"]);
+  });
+
+  it("follows the workloads of a service it asked for", async () => {
+    const store = newStore();
+    put(store, service);
+    using client = await start(store);
+    client.ask("ns/svc.ns");
+    await nextResponse(client.raw, 1);
+    put(store, workload);
+    expect(names(await nextResponse(client.raw, 2))).toEqual(["uid-1"]);
+    put(store, resource("uid-1", "moved elsewhere", { parents: [] }));
+    expect(names(await nextResponse(client.raw, 3))).toEqual(["uid-1"]);
+  });
+
+  it("gets a resource again when it asks again, and no more when it unsubscribes", async () => {
+    const store = newStore();
+    put(store, service, workload);
+    using client = await start(store);
+    client.ask("uid-1");
+    await nextResponse(client.raw, 1);
+    client.ask("uid-1");
+    expect(names(await nextResponse(client.raw, 2))).toEqual(["uid-1"]);
+    client.raw.send({ typeUrl: TYPE_ADDRESS, resourceNamesUnsubscribe: ["uid-1"] });
+    client.ask("ns/none");
+    expect((await nextResponse(client.raw, 3)).removedResources).toEqual(["ns/none"]);
+    put(store, resource("uid-1", "changed"));
+    client.ask("ns/none-2");
+    expect(names(await nextResponse(client.raw, 4))).toEqual([]);
+  });
+
+  it("resumes after a reconnect with the names it declares", async () => {
+    const store = newStore();
+    put(store, service, workload, resource("other", "1"));
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.address);
+    const initialResourceVersions = {
+      "uid-1": workload.version,
+      "ns/svc.ns": "old",
+      gone: "1",
+      "net/10.5.5.5": "",
+    };
+    raw.open(TYPE_ADDRESS, { ...nothing, initialResourceVersions });
+    const response = await nextResponse(raw, 0);
+    expect(names(response)).toEqual(["ns/svc.ns"]);
+    expect(response.removedResources).toEqual(["gone", "net/10.5.5.5"]);
+    put(store, resource("uid-1", "changed"));
+    expect(names(await nextResponse(raw, 1))).toEqual(["uid-1"]);
+  });
+
+  it("becomes a wildcard client by subscribing to *", async () => {
+    const store = newStore();
+    put(store, service, workload, resource("other", "1"));
+    using client = await start(store);
+    client.ask("uid-1");
+    await nextResponse(client.raw, 1);
+    client.ask("*");
+    expect(names(await nextResponse(client.raw, 2))).toEqual(["ns/svc.ns", "other"]);
+  });
+});
+
+describe("the server", () => {
+  it("refuses a stream without a node id", async () => {
+    using server = await TestServer.start(newStore());
+    using raw = new RawStream(server.address);
+    raw.send({ typeUrl: TYPE_ADDRESS });
+    expect(await raw.ended).toContain("malformed node id");
+  });
+
+  it("refuses callers that authentication refuses, and nodes that are not the caller's", async () => {
+    using server = await TestServer.start(newStore(), {
+      authenticate: (metadata) => {
+        if (metadata.get("authorization")[0] === "Bearer good") {
+          return Promise.resolve(({ namespace }) => `not yours: ${namespace}`);
+        }
+        return Promise.reject(new RpcError(status.UNAUTHENTICATED, "bad token"));
+      },
+    });
+    using stranger = new RawStream(server.address);
+    stranger.open(TYPE_ADDRESS);
+    expect(await stranger.ended).toBe("bad token");
+    using impostor = new RawStream(server.address, { authorization: "Bearer good" });
+    impostor.open(TYPE_ADDRESS);
+    expect(await impostor.ended).toBe("not yours: istio-system");
+    expect(server.delta.sessions).toEqual([]);
+  });
+
+  it("takes as many streams as the limit and refuses one more", async () => {
+    using server = await TestServer.start(newStore(), { sessionsMax: 1 });
+    using first = new RawStream(server.address);
+    first.open(TYPE_ADDRESS);
+    await first.response(0);
+    using second = new RawStream(server.address);
+    second.open(TYPE_ADDRESS);
+    expect(await second.ended).toBe("too many connected proxies");
+    expect(server.delta.sessions).toHaveLength(1);
+  });
+
+  it("ignores types it does not serve and serves the others of the stream", async () => {
+    using server = await TestServer.start(newStore());
+    using raw = new RawStream(server.address);
+    raw.open("type.googleapis.com/envoy.config.cluster.v3.Cluster");
+    raw.open(TYPE_ADDRESS);
+    expect((await raw.response(0)).typeUrl).toBe(TYPE_ADDRESS);
+  });
+
+  it("ends streams cleanly at their maximal age", async () => {
+    const clock = new FakeClock();
+    using server = await TestServer.start(newStore(), { clock, random: () => 0 });
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS);
+    raw.ack(await raw.response(0));
+    await clock.advance(STREAM_AGE_MS_MAX * 0.9 - 1);
+    expect(server.delta.sessions).toHaveLength(1);
+    await clock.advance(1);
+    expect(await raw.ended).toBe("OK");
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it("ends streams that say nothing", async () => {
+    const clock = new FakeClock();
+    const arrived = Promise.withResolvers<void>();
+    using server = await TestServer.start(newStore(), {
+      clock,
+      authenticate: (metadata) => (arrived.resolve(), allowAnyone(metadata)),
+    });
+    using silent = new RawStream(server.address);
+    await arrived.promise;
+    using speaker = new RawStream(server.address);
+    speaker.open(TYPE_ADDRESS);
+    await speaker.response(0);
+    await clock.advance(FIRST_REQUEST_TIMEOUT_MS);
+    expect(await silent.ended).toBe("OK");
+    expect(server.delta.sessions).toHaveLength(1);
+  });
+
+  it("ends every stream when it closes", async () => {
+    using server = await TestServer.start(newStore());
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS);
+    await raw.response(0);
+    server.delta.close();
+    expect(await raw.ended).toBe("OK");
+    await server.observer.signal.until(() => server.observer.counts["disconnected"] === 1);
+  });
+
+  it("says which port it cannot have", async () => {
+    using server = await TestServer.start(newStore());
+    await expect(TestServer.start(newStore(), { port: server.grpc.port })).rejects.toThrow(
+      `cannot listen on 127.0.0.1:${server.grpc.port} (xds): it is in use`,
+    );
+  });
+});
