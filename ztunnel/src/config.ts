@@ -4,9 +4,11 @@
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { DEFAULT_HBONE_SETTINGS, type HboneSettings } from "@ambit/common/hbone/limits.ts";
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { type Environment, EnvironmentReader } from "@ambit/common/process/config.ts";
 import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
 import type { Keepalive } from "@ambit/common/sys/sockets.ts";
+import { MESH_CONFIG_FILE, prefixed, withMeshDefaults } from "./mesh-config.ts";
 
 export type SameNodePath = "local" | "hbone";
 
@@ -25,14 +27,23 @@ export interface Config {
 
   readonly xdsAddress: string | undefined;
   readonly xdsRootCa: string;
+  /** Also accepted as the control plane's name. */
+  readonly xdsAlternativeHostname: string | undefined;
+  readonly xdsHeaders: Readonly<Record<string, string>>;
   readonly caAddress: string;
   readonly caRootCa: string;
+  readonly caAlternativeHostname: string | undefined;
+  readonly caHeaders: Readonly<Record<string, string>>;
+  /** A file, or the token itself: never shown. */
   readonly authTokenFile: string;
   readonly fakeCa: boolean;
   readonly fakeCaFolder: string | undefined;
   readonly secretTtlSeconds: number;
   readonly localXdsPath: string | undefined;
+  /** The same file's content, given inline. */
+  readonly localXds: string | undefined;
 
+  readonly proxyEnabled: boolean;
   readonly zdsSocket: string;
   readonly packetMark: number | undefined;
   readonly originalSource: "auto" | "required" | "never";
@@ -57,6 +68,8 @@ export interface Config {
   readonly instanceIp: string;
   readonly podName: string;
   readonly podNamespace: string;
+  /** What the control plane is told of us besides (ISTIO_META_*, ISTIO_METAJSON_*). */
+  readonly nodeMetadata: JsonObject;
   readonly version: string;
 }
 
@@ -70,11 +83,24 @@ const DEFAULT_ROOT_FILE = "./var/run/secrets/istio/root-cert.pem";
 const WINDOW = { min: 65_535, max: 2 ** 31 - 1 };
 const PORT = { min: 0, max: 65_535 };
 
-/** Parses all variables. Throws UserError with every problem found. */
-export function parseConfig(env: Environment): Config {
+/** Settings of Istio's ztunnel that would change what is enforced: refused rather than ignored. */
+const UNSUPPORTED = ["XDS_ON_DEMAND", "UNSTABLE_ENABLE_SOCKS5", "TLS12_ENABLED"] as const;
+const UNSUPPORTED_VALUES = ["CRL_PATH", "COMPLIANCE_POLICY"] as const;
+
+/** Parses all variables and the mesh configuration. Throws UserError with every problem found. */
+export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE): Config {
+  const problems: [string, string][] = [];
+  const env = withMeshDefaults(processEnv, meshFile, (...found) => problems.push(found));
   const read = new EnvironmentReader(env);
+  for (const [source, message] of problems) read.reject(source, message);
+  refuseUnsupported(read);
   const proxyMode = read.oneOf("PROXY_MODE", ["shared", "dedicated"], "shared");
   const localXdsPath = read.text("LOCAL_XDS_PATH");
+  const localXds = read.text("LOCAL_XDS");
+  if (localXdsPath !== undefined && localXds !== undefined) {
+    read.reject("LOCAL_XDS", "set either LOCAL_XDS or LOCAL_XDS_PATH, not both");
+  }
+  const portReuse = read.flag("INPOD_PORT_REUSE", true);
   const proxyWorkload = read.parsed("PROXY_WORKLOAD_INFO", undefined, parseWorkloadInfo);
   if (proxyMode === "dedicated" && proxyWorkload === undefined) {
     read.reject("PROXY_WORKLOAD_INFO", "dedicated mode needs namespace/name/service-account");
@@ -107,17 +133,23 @@ export function parseConfig(env: Environment): Config {
     trustDomain: read.text("TRUST_DOMAIN", "cluster.local"),
     sameNode: read.oneOf("SAME_NODE", ["local", "hbone"], "local"),
     xdsAddress:
-      localXdsPath === undefined
+      localXdsPath === undefined && localXds === undefined
         ? withScheme(read.text("XDS_ADDRESS", defaultControlPlane(env)))
         : undefined,
     xdsRootCa: read.text("XDS_ROOT_CA", DEFAULT_ROOT_FILE),
+    xdsAlternativeHostname: read.text("ALT_XDS_HOSTNAME"),
+    xdsHeaders: prefixed(env, "XDS_HEADER_"),
     caAddress: withScheme(read.text("CA_ADDRESS", defaultControlPlane(env))),
     caRootCa: read.text("CA_ROOT_CA", DEFAULT_ROOT_FILE),
+    caAlternativeHostname: read.text("ALT_CA_HOSTNAME"),
+    caHeaders: prefixed(env, "CA_HEADER_"),
     authTokenFile: read.text("AUTH_TOKEN", DEFAULT_TOKEN_FILE),
     fakeCa: read.flag("FAKE_CA", false),
     fakeCaFolder: read.text("FAKE_CA_FOLDER"),
     secretTtlSeconds: Math.round(read.durationMs("SECRET_TTL", 86_400_000) / 1000),
     localXdsPath,
+    localXds,
+    proxyEnabled: read.flag("ENABLE_PROXY", true),
     zdsSocket: read.text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
     packetMark:
       proxyMode === "shared" || read.text("PACKET_MARK") !== undefined
@@ -130,7 +162,7 @@ export function parseConfig(env: Environment): Config {
           ? "required"
           : "never",
     ipv6: read.flag("IPV6_ENABLED", true),
-    portReuse: read.flag("INPOD_PORT_REUSE", true),
+    portReuse,
     dnsProxy: read.text("ISTIO_META_DNS_CAPTURE", "true") === "true",
     responseBaggage: read.flag("ENABLE_RESPONSE_BAGGAGE", true),
     hbone,
@@ -143,7 +175,7 @@ export function parseConfig(env: Environment): Config {
     adminPort: read.integer("ADMIN_PORT", 15_000, PORT),
     metricsPort: read.integer("STATS_PORT", 15_020, PORT),
     readinessPort: read.integer("READINESS_PORT", 15_021, PORT),
-    workerThreads: parseWorkerThreads(read),
+    workerThreads: parseWorkerThreads(read, portReuse),
     drainDeadlineMs: parseDrainDeadlineMs(read),
     logLevel,
     logFormat: read.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),
@@ -151,6 +183,7 @@ export function parseConfig(env: Environment): Config {
     instanceIp: read.text("INSTANCE_IP", "1.1.1.1"),
     podName: read.text("POD_NAME", ""),
     podNamespace: read.text("POD_NAMESPACE", ""),
+    nodeMetadata: parseNodeMetadata(read, env),
     version: packageVersion(),
   };
   read.finish();
@@ -185,16 +218,59 @@ function parseKeepalive(read: EnvironmentReader): Keepalive | undefined {
   return read.flag("KEEPALIVE_ENABLED", true) ? keepalive : undefined;
 }
 
-/** A number, a percentage of the CPUs, or 0 for all; by default a quarter of the CPUs, at least 1. */
-function parseWorkerThreads(read: EnvironmentReader): number {
+/** Istio's own: a proxy for a node is worth a quarter of it. */
+const DEFAULT_CPU_SHARE = 0.25;
+const WORKER_THREADS_MAX = 256;
+
+/**
+ * ZTUNNEL_WORKER_THREADS: a number, a percentage of the CPUs, or 0 for all. By default the CPU limit,
+ * else the larger of a quarter of the CPUs and the CPU request; at least 1.
+ */
+function parseWorkerThreads(read: EnvironmentReader, portReuse: boolean): number {
   const cpus = availableParallelism();
-  return read.parsed("ZTUNNEL_WORKER_THREADS", Math.max(1, Math.floor(cpus / 4)), (text) => {
-    const match = /^(\d+)(%?)$/.exec(text);
-    if (match === null) throw new Error(`"${text}" is not a number or a percentage`);
-    const amount = Number(match[1]);
-    if (match[2] === "%") return Math.max(1, Math.round((cpus * amount) / 100));
-    return amount === 0 ? cpus : Math.min(amount, 256);
-  });
+  const range = { min: 0, max: 65_536 };
+  const limit =
+    read.integer("ZTUNNEL_CPU_LIMIT", 0, range) ||
+    read.integer("ZTUNNEL_RESOURCE_CPU_LIMIT", 0, range);
+  const request = read.integer("ZTUNNEL_RESOURCE_CPU_REQUEST", 0, range);
+  const share = limit > 0 ? limit : Math.floor(cpus * DEFAULT_CPU_SHARE);
+  const fallback = Math.min(WORKER_THREADS_MAX, Math.max(1, share, request));
+  const threads = read.parsed("ZTUNNEL_WORKER_THREADS", portReuse ? fallback : 1, (text) =>
+    threadsFrom(text, cpus),
+  );
+  if (!portReuse && threads > 1) {
+    read.reject("ZTUNNEL_WORKER_THREADS", "several workers share ports: set INPOD_PORT_REUSE=true");
+  }
+  return threads;
+}
+
+function threadsFrom(text: string, cpus: number): number {
+  const match = /^(\d+)(%?)$/.exec(text);
+  if (match === null) throw new Error(`"${text}" is not a number or a percentage`);
+  const amount = Number(match[1]);
+  if (match[2] === "%") return Math.max(1, Math.round((cpus * Math.min(amount, 100)) / 100));
+  return amount === 0 ? cpus : Math.min(amount, WORKER_THREADS_MAX);
+}
+
+function refuseUnsupported(read: EnvironmentReader): void {
+  for (const name of UNSUPPORTED) {
+    if (read.flag(name, false)) read.reject(name, "is not supported: unset it");
+  }
+  for (const name of UNSUPPORTED_VALUES) {
+    if (read.text(name) !== undefined) read.reject(name, "is not supported: unset it");
+  }
+}
+
+/** ISTIO_META_<name> as text, ISTIO_METAJSON_<name> as JSON. */
+function parseNodeMetadata(read: EnvironmentReader, env: Environment): JsonObject {
+  const metadata: JsonObject = { ...prefixed(env, "ISTIO_META_") };
+  for (const name of Object.keys(prefixed(env, "ISTIO_METAJSON_"))) {
+    const value = read.parsed<JsonValue>(`ISTIO_METAJSON_${name}`, null, (text) =>
+      JSON.parse(text),
+    );
+    metadata[name] = value;
+  }
+  return metadata;
 }
 
 /** CONNECTION_TERMINATION_DEADLINE, else a little less than the pod's grace period (ztunnel §7.5). */

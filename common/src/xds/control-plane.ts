@@ -13,14 +13,20 @@ export interface ControlPlane {
   /** A file with the service account token, or the token itself. */
   readonly token: string;
   readonly clusterId: string;
+  /** Also accepted as the server's name. */
+  readonly alternativeHostname?: string | undefined;
+  /** Sent with every call besides ours. */
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** Throws an Error that names the root file when it cannot be read. */
-export function channelTarget({ address, rootCa }: ControlPlane): ChannelTarget {
-  if (address.startsWith("http://") || rootCa === "SYSTEM") return { address };
-  if (rootCa.includes("-----BEGIN")) return { address, rootPem: rootCa };
+export function channelTarget(controlPlane: ControlPlane): ChannelTarget {
+  const { address, rootCa, alternativeHostname } = controlPlane;
+  if (address.startsWith("http://")) return { address };
+  if (rootCa === "SYSTEM") return { address, alternativeHostname };
+  if (rootCa.includes("-----BEGIN")) return { address, alternativeHostname, rootPem: rootCa };
   try {
-    return { address, rootPem: readFileSync(rootCa, "utf8") };
+    return { address, alternativeHostname, rootPem: readFileSync(rootCa, "utf8") };
   } catch (error) {
     throw new Error(`cannot read the control plane's root certificate: ${errorMessage(error)}`, {
       cause: error,
@@ -29,9 +35,14 @@ export function channelTarget({ address, rootCa }: ControlPlane): ChannelTarget 
 }
 
 /** The headers of every call. Throws when the token file is there but empty. */
-export function callMetadata({ token, clusterId }: ControlPlane): Record<string, string> {
+export function callMetadata(controlPlane: ControlPlane): Record<string, string> {
+  const { token, clusterId, headers } = controlPlane;
   const value = readToken(token);
-  return { clusterid: clusterId, ...(value !== undefined && { authorization: `Bearer ${value}` }) };
+  return {
+    ...headers,
+    clusterid: clusterId,
+    ...(value !== undefined && { authorization: `Bearer ${value}` }),
+  };
 }
 
 /** undefined when there is no token at all: a plain-text control plane asks for none. */

@@ -23,6 +23,8 @@ export function createCaClient(config: Config, clock: Clock, log: Logger): CaCli
       rootCa: config.caRootCa,
       token: config.authTokenFile,
       clusterId: config.clusterId,
+      alternativeHostname: config.caAlternativeHostname,
+      headers: config.caHeaders,
     },
     ttlSeconds: config.secretTtlSeconds,
     impersonate: config.proxyMode === "shared",

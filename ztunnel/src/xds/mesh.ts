@@ -4,7 +4,7 @@ import type { Logger } from "@ambit/common/telemetry/log.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
 import { callMetadata, channelTarget } from "@ambit/common/xds/control-plane.ts";
 import { DeltaClient } from "@ambit/common/xds/delta-client.ts";
-import type { Rejection, TypeUpdate } from "@ambit/common/xds/delta-types.ts";
+import type { NodeIdentity, Rejection, TypeUpdate } from "@ambit/common/xds/delta-types.ts";
 import { TYPE_ADDRESS, TYPE_AUTHORIZATION } from "@ambit/common/xds/resource-type.ts";
 import type { Config } from "../config.ts";
 import type { MainMetrics } from "../metrics.ts";
@@ -41,6 +41,8 @@ function followControlPlane(
     rootCa: config.xdsRootCa,
     token: config.authTokenFile,
     clusterId: config.clusterId,
+    alternativeHostname: config.xdsAlternativeHostname,
+    headers: config.xdsHeaders,
   };
   const type = (typeUrl: string, kind: XdsKind) => ({
     typeUrl,
@@ -99,17 +101,18 @@ async function loadFile(path: string, workers: WorkerHost, log: Logger): Promise
 }
 
 /** How Istio's control plane expects a ztunnel to name itself (ztunnel §6.1). */
-function nodeOf(config: Config): { id: string; metadata: Record<string, string> } {
+function nodeOf(config: Config): NodeIdentity {
   const { instanceIp, podName, podNamespace, nodeName } = config;
   return {
     id: `ztunnel~${instanceIp}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
     metadata: {
+      ISTIO_VERSION: config.version,
+      ...config.nodeMetadata,
       NAME: podName,
       NAMESPACE: podNamespace,
       INSTANCE_IPS: instanceIp,
       NODE_NAME: nodeName ?? "",
       CLUSTER_ID: config.clusterId,
-      ISTIO_VERSION: config.version,
     },
   };
 }
