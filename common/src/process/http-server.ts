@@ -25,6 +25,8 @@ export type Routes = Readonly<
 /** As ztunnel's (§7.3): a client that does not finish its head is dropped. */
 const HEAD_TIMEOUT_MS = 2_000;
 const HEAD_BYTES_MAX = 8_192;
+/** Probes, scrapers and operators need few; a leak in one of them must not cost us more. */
+const CONNECTIONS_MAX = 256;
 
 export function textReply(body: string, status = 200): HttpReply {
   return { status, body, headers: { "content-type": "text/plain; charset=utf-8" } };
@@ -56,6 +58,7 @@ export async function startHttpServer(options: {
     },
     (request, response) => void answer(routes, request, response),
   );
+  server.maxConnections = CONNECTIONS_MAX;
   try {
     server.listen(port, host);
     await once(server, "listening");
@@ -83,22 +86,24 @@ async function answer(
   request: http.IncomingMessage,
   response: http.ServerResponse,
 ): Promise<void> {
-  const url = new URL(request.url ?? "/", "http://localhost");
-  const handler = routes[`${request.method} ${url.pathname}`];
-  let reply: HttpReply;
-  try {
-    reply =
-      handler === undefined
-        ? unrouted(routes, url.pathname)
-        : await handler({ query: url.searchParams, headers: request.headers });
-  } catch (error) {
-    reply = textReply(`${errorMessage(error)}\n`, 500);
-  }
+  const reply = await replyTo(routes, request);
   response.writeHead(reply.status, {
     ...reply.headers,
     "content-length": Buffer.byteLength(reply.body),
   });
   response.end(reply.body);
+}
+
+async function replyTo(routes: Routes, request: http.IncomingMessage): Promise<HttpReply> {
+  const url = URL.parse(request.url ?? "/", "http://localhost");
+  if (url === null) return textReply("malformed request target\n", 400);
+  const handler = routes[`${request.method} ${url.pathname}`];
+  if (handler === undefined) return unrouted(routes, url.pathname);
+  try {
+    return await handler({ query: url.searchParams, headers: request.headers });
+  } catch (error) {
+    return textReply(`${errorMessage(error)}\n`, 500);
+  }
 }
 
 function unrouted(routes: Routes, path: string): HttpReply {

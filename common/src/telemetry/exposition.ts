@@ -63,6 +63,25 @@ function escapeValue(text: string): string {
   return text.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 }
 
+/** The classic Prometheus text: every name as it is, which istiod's dashboards rely on. */
+export function renderPrometheus(families: readonly Family[]): string {
+  const lines: string[] = [];
+  for (const { name, help, type, values } of families) {
+    if (values.length === 0) continue;
+    lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
+    for (const { metricName, labels, value } of values) {
+      lines.push(`${metricName ?? name}${renderLabels(labels)} ${value}`);
+    }
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+/** The reply to a scrape of istiod: always the classic text, compressed by Accept-Encoding. */
+export function prometheusReply(families: readonly Family[], { headers }: HttpRequest): HttpReply {
+  const type = "text/plain; version=0.0.4; charset=utf-8";
+  return compressedReply(renderPrometheus(families), type, headers);
+}
+
 /** The reply to a scrape: content type by Accept, gzip or br by Accept-Encoding. */
 export function metricsReply(families: readonly Family[], { headers }: HttpRequest): HttpReply {
   const text = renderOpenMetrics(families);
@@ -70,7 +89,11 @@ export function metricsReply(families: readonly Family[], { headers }: HttpReque
   const type = open
     ? "application/openmetrics-text;charset=utf-8;version=1.0.0"
     : "text/plain; charset=utf-8";
-  const accepted = String(headers["accept-encoding"] ?? "");
+  return compressedReply(text, type, headers);
+}
+
+function compressedReply(text: string, type: string, headers: HttpRequest["headers"]): HttpReply {
+  const accepted = headers["accept-encoding"] ?? "";
   if (accepted.includes("br")) {
     return {
       status: 200,

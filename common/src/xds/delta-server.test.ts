@@ -109,6 +109,28 @@ describe("a wildcard client", () => {
     store.apply({ typeUrl: TYPE_AUTHORIZATION, upserts, removed: [] });
     expect(names(await raw.response(2))).toEqual(["ns/policy"]);
   });
+
+  it("gets workloads only after the policies that changed before them", async () => {
+    const store = newStore();
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.address);
+    raw.open(TYPE_ADDRESS);
+    raw.open(TYPE_AUTHORIZATION);
+    raw.ack(await raw.response(0));
+    raw.ack(await raw.response(1));
+    await server.observer.signal.until(() => server.observer.counts["converged"] === 2);
+    const upserts = [resource("ns/policy", "1")];
+    store.apply({ typeUrl: TYPE_AUTHORIZATION, upserts, removed: [] });
+    store.apply({
+      typeUrl: TYPE_AUTHORIZATION,
+      upserts: [resource("ns/second", "1")],
+      removed: [],
+    });
+    put(store, resource("pod", "selected by ns/policy and ns/second"));
+    const sent: string[][] = [];
+    for (let index = 2; index < 5; index++) sent.push(names(await nextResponse(raw, index)));
+    expect(sent).toEqual([["ns/policy"], ["ns/second"], ["pod"]]);
+  });
 });
 
 describe("acknowledgements", () => {

@@ -12,7 +12,7 @@ import { RESPONSE_BYTES_MAX } from "./limits.ts";
 import { type NodeId, parseNodeId } from "./node-id.ts";
 import { encodeResponse, framedBytes } from "./response-encoder.ts";
 import type { ResourceStore, StoreChange } from "./resource-store.ts";
-import type { XdsResource } from "./resource-type.ts";
+import { SENT_AFTER, type XdsResource } from "./resource-type.ts";
 import { TooManyNamesError, WatchedType } from "./watched-type.ts";
 
 /** Responses are handed to gRPC already serialized. */
@@ -171,7 +171,7 @@ export class DeltaSession {
     if (request.responseNonce !== "") this.#acknowledge(typeUrl, state, request);
     // Names count whatever the nonce: only acknowledgements can be stale.
     state.watched.update(request);
-    this.#send(typeUrl, state);
+    for (const [type, each] of this.#types) this.#send(type, each);
   }
 
   /** The first request of a type is always answered, with nothing if there is nothing. */
@@ -222,7 +222,7 @@ export class DeltaSession {
 
   /** Sends the next response of the type unless one is in flight or nothing is due. */
   #send(typeUrl: string, state: TypeState): void {
-    if (state.nonceSent !== state.nonceAcked) return;
+    if (state.nonceSent !== state.nonceAcked || this.#mustWait(typeUrl, state)) return;
     let removed: string[] = [];
     if (state.queue.length === 0) {
       if (!state.watched.pending) return;
@@ -236,6 +236,12 @@ export class DeltaSession {
       state.queue = upserts;
     }
     this.#respond(typeUrl, state, removed);
+  }
+
+  /** Changes wait for those they build on; a first answer does not, its client is not in sync yet. */
+  #mustWait(typeUrl: string, state: TypeState): boolean {
+    const other = this.#types.get(SENT_AFTER.get(typeUrl) ?? "");
+    return other !== undefined && state.nonceSent !== "" && isOutstanding(other);
   }
 
   #respond(typeUrl: string, state: TypeState, removed: string[]): void {
@@ -291,8 +297,13 @@ function typeStatus(state: TypeState): TypeStatus {
   };
 }
 
-function syncState({ watched, queue, nonceSent, nonceAcked, nackReason }: TypeState): SyncState {
-  if (nonceSent === "") return "NOT SENT";
-  if (nonceSent !== nonceAcked || watched.pending || queue.length > 0) return "STALE";
-  return nackReason === undefined ? "SYNCED" : "NACK";
+function syncState(state: TypeState): SyncState {
+  if (state.nonceSent === "") return "NOT SENT";
+  if (isOutstanding(state)) return "STALE";
+  return state.nackReason === undefined ? "SYNCED" : "NACK";
+}
+
+/** In flight, or still to be sent. */
+function isOutstanding({ watched, queue, nonceSent, nonceAcked }: TypeState): boolean {
+  return nonceSent !== nonceAcked || watched.pending || queue.length > 0;
 }

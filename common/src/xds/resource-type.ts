@@ -8,6 +8,14 @@ export const TYPE_AUTHORIZATION = "type.googleapis.com/istio.security.Authorizat
 /** What ztunnel subscribes to, in the order in which it asks. */
 export const ZTUNNEL_TYPES: readonly string[] = [TYPE_ADDRESS, TYPE_AUTHORIZATION];
 
+/**
+ * What must be acknowledged before a type's changes are sent: a workload that names a new policy must
+ * not be known where the policy is not, for proxies skip policies they do not know.
+ */
+export const SENT_AFTER: ReadonlyMap<string, string> = new Map([
+  [TYPE_ADDRESS, TYPE_AUTHORIZATION],
+]);
+
 /** One resource, serialized once and shared by every client it is sent to. */
 export interface XdsResource {
   /** Workload uid, service "namespace/hostname", or authorization "namespace/name". */
