@@ -1,0 +1,111 @@
+// istiod-lite's configuration: Istio's environment variables where Istio has one, parsed once.
+
+import { type Environment, EnvironmentReader } from "@ambit/common/process/config.ts";
+import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
+
+export interface Config {
+  /** Files and folders of manifests. */
+  readonly manifests: readonly string[];
+  readonly clusterId: string;
+  readonly clusterDomain: string;
+  readonly trustDomain: string;
+  readonly rootNamespace: string;
+  readonly network: string;
+
+  readonly bindAddress: string;
+  /** xDS and CA in plain text, for callers inside a trusted boundary. */
+  readonly plaintextPort: number;
+  /** xDS and CA over TLS with tokens. */
+  readonly securePort: number;
+  /** /ready and /debug. */
+  readonly httpPort: number;
+  readonly metricsPort: number;
+
+  /** Where a self-signed CA keeps its key; undefined: in memory, gone with the process. */
+  readonly caFolder: string | undefined;
+  /** A plugged-in CA: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem. */
+  readonly caCertsFolder: string | undefined;
+  /** Keys that sign workload tokens; undefined: port 15012 accepts nobody. */
+  readonly jwksFile: string | undefined;
+  readonly tokenIssuer: string | undefined;
+  readonly tokenAudiences: readonly string[];
+  /** "namespace/account" of the node proxies that may ask for their pods' certificates. */
+  readonly trustedNodeAccounts: readonly string[];
+  readonly workloadTtlSeconds: number;
+  readonly workloadTtlSecondsMax: number;
+  /** Names and addresses of the serving certificate besides the usual ones. */
+  readonly extraSans: readonly string[];
+
+  readonly debounceAfterMs: number;
+  readonly debounceMaxMs: number;
+  readonly drainMs: number;
+  readonly logLevel: string;
+  readonly logFormat: "plain" | "json";
+  readonly version: string;
+}
+
+const PORT = { min: 0, max: 65_535 };
+const DAY_SECONDS = 86_400;
+const WORKLOAD_TTL_MAX_DAYS = 90;
+const DRAIN_MS = 5_000;
+
+/** Parses all variables. Throws UserError with every problem found (exit code 2). */
+export function parseConfig(env: Environment): Config {
+  const read = new EnvironmentReader(env);
+  const logLevel = read.text("LOG_LEVEL", "info");
+  read.parsed("LOG_LEVEL", undefined, (value) => void parseLevelFilter(value));
+  const config: Config = {
+    manifests: list(read.text("MANIFESTS", "")),
+    clusterId: read.text("CLUSTER_ID", "Kubernetes"),
+    clusterDomain: read.text("CLUSTER_DOMAIN", "cluster.local"),
+    trustDomain: read.text("TRUST_DOMAIN", "cluster.local"),
+    rootNamespace: read.text("ROOT_NAMESPACE", "istio-system"),
+    network: read.text("NETWORK", ""),
+    bindAddress: read.text("BIND_ADDRESS", "::"),
+    plaintextPort: read.integer("XDS_PORT", 15_010, PORT),
+    securePort: read.integer("XDS_TLS_PORT", 15_012, PORT),
+    httpPort: read.integer("HTTP_PORT", 8080, PORT),
+    metricsPort: read.integer("METRICS_PORT", 15_014, PORT),
+    caFolder: read.text("CA_DIR"),
+    caCertsFolder: read.text("CACERTS_DIR"),
+    jwksFile: read.text("JWKS_FILE"),
+    tokenIssuer: read.text("TOKEN_ISSUER"),
+    tokenAudiences: list(read.text("TOKEN_AUDIENCES", "istio-ca")),
+    trustedNodeAccounts: accounts(read),
+    workloadTtlSeconds: read.durationMs("DEFAULT_WORKLOAD_CERT_TTL", DAY_SECONDS * 1000) / 1000,
+    workloadTtlSecondsMax:
+      read.durationMs("MAX_WORKLOAD_CERT_TTL", WORKLOAD_TTL_MAX_DAYS * DAY_SECONDS * 1000) / 1000,
+    extraSans: list(read.text("ISTIOD_SAN", "")),
+    debounceAfterMs: read.durationMs("PILOT_DEBOUNCE_AFTER", 100),
+    debounceMaxMs: read.durationMs("PILOT_DEBOUNCE_MAX", 10_000),
+    drainMs: read.durationMs("TERMINATION_DRAIN_DURATION_SECONDS", DRAIN_MS),
+    logLevel,
+    logFormat: read.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),
+    version: read.text("ISTIO_META_ISTIO_VERSION", "unknown"),
+  };
+  if (config.manifests.length === 0) {
+    read.reject("MANIFESTS", "name the files or folders of manifests, separated by commas");
+  }
+  if (config.debounceMaxMs < config.debounceAfterMs) {
+    read.reject("PILOT_DEBOUNCE_MAX", "must not be shorter than PILOT_DEBOUNCE_AFTER");
+  }
+  read.finish();
+  return config;
+}
+
+function accounts(read: EnvironmentReader): readonly string[] {
+  const names = list(read.text("CA_TRUSTED_NODE_ACCOUNTS", "istio-system/ztunnel"));
+  for (const name of names) {
+    if (!/^[^/]+\/[^/]+$/.test(name)) {
+      read.reject("CA_TRUSTED_NODE_ACCOUNTS", `"${name}" is not namespace/service-account`);
+    }
+  }
+  return names;
+}
+
+function list(text: string): readonly string[] {
+  return text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+}
