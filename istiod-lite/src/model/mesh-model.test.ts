@@ -1,0 +1,326 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { AuthorizationSchema } from "@ambit/api/gen/istio/authorization_pb.ts";
+import { AddressSchema, type Workload } from "@ambit/api/gen/istio/workload_pb.ts";
+import { parseManifest } from "@ambit/common/resources/yaml-file.ts";
+import { keyOf, type ResourceEvent } from "@ambit/common/resources/source.ts";
+import {
+  TYPE_ADDRESS,
+  TYPE_AUTHORIZATION,
+  type XdsResource,
+} from "@ambit/common/xds/resource-type.ts";
+import { MeshModel } from "./mesh-model.ts";
+
+const settings = {
+  clusterId: "Kubernetes",
+  clusterDomain: "cluster.local",
+  trustDomain: "cluster.local",
+  network: "",
+  rootNamespace: "istio-system",
+};
+
+/** A model and what a client of it would hold. */
+class Harness {
+  readonly model = new MeshModel(settings);
+  readonly held = new Map<string, XdsResource>();
+
+  apply(yaml: string): this {
+    const { resources, problems } = parseManifest(yaml, "test.yaml");
+    expect(problems).toEqual([]);
+    return this.events(resources.map((resource) => ({ type: "upsert", resource })));
+  }
+
+  remove(yaml: string): this {
+    return this.events(
+      parseManifest(yaml, "test.yaml").resources.map((resource) => ({
+        type: "delete",
+        key: keyOf(resource),
+      })),
+    );
+  }
+
+  events(events: readonly ResourceEvent[]): this {
+    for (const event of events) this.model.apply(event);
+    for (const { typeUrl, upserts, removed } of this.model.flush()) {
+      for (const name of removed) this.held.delete(`${typeUrl} ${name}`);
+      for (const resource of upserts) this.held.set(`${typeUrl} ${resource.name}`, resource);
+    }
+    return this;
+  }
+
+  workload(name: string): Workload {
+    const address = fromBinary(
+      AddressSchema,
+      this.held.get(`${TYPE_ADDRESS} Kubernetes//Pod/shop/${name}`)!.value,
+    );
+    expect(address.type.case).toBe("workload");
+    return address.type.value as Workload;
+  }
+
+  policy(key: string) {
+    const found = this.held.get(`${TYPE_AUTHORIZATION} ${key}`);
+    return found && fromBinary(AuthorizationSchema, found.value);
+  }
+
+  snapshot(): string[] {
+    return [...this.held].map(([key, { version }]) => `${key}@${version}`).sort();
+  }
+}
+
+const pod = (name: string, labels = "app: a", extra = "") => `
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name}, namespace: shop, labels: { ${labels} }, annotations: { ambient.istio.io/redirection: enabled } }
+spec: { nodeName: node-1, serviceAccountName: shop, containers: [{ name: c, ports: [{ name: web, containerPort: 8080 }] }] }
+status: { phase: Running, podIP: 10.0.0.${name.length}, conditions: [{ type: Ready, status: "True" }] }
+${extra}---`;
+const service = (name: string, selector = "app: a", port = "targetPort: web") => `
+apiVersion: v1
+kind: Service
+metadata: { name: ${name}, namespace: shop }
+spec: { clusterIP: 10.96.0.1, selector: { ${selector} }, ports: [{ name: http, port: 80, ${port} }] }
+---`;
+const peerAuthentication = (namespace: string, spec: string, name = "default") => `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: ${name}, namespace: ${namespace} }
+spec: ${spec}
+---`;
+const policy = (spec: string, namespace = "shop") => `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: p, namespace: ${namespace} }
+spec: ${spec}
+---`;
+
+describe("pods and services", () => {
+  it("join by selector, with named target ports resolved per pod", () => {
+    const mesh = new Harness().apply(pod("a") + service("web"));
+    expect(mesh.workload("a").services["shop/web.shop.svc.cluster.local"]?.ports).toMatchObject([
+      { servicePort: 80, targetPort: 8080 },
+    ]);
+    mesh.apply(service("web", "app: other"));
+    expect(mesh.workload("a").services).toEqual({});
+  });
+
+  it("speak HBONE only with the agent's annotation", () => {
+    const mesh = new Harness().apply(pod("a"));
+    expect(mesh.workload("a").tunnelProtocol).toBe(1);
+    mesh.apply(pod("a").replace("enabled", "pending"));
+    expect(mesh.workload("a").tunnelProtocol).toBe(0);
+  });
+
+  it("are gone when they have finished, and unhealthy when not ready", () => {
+    const mesh = new Harness().apply(pod("a").replace('"True"', '"False"'));
+    expect(mesh.workload("a").status).toBe(1);
+    mesh.apply(pod("a").replace("Running", "Succeeded"));
+    expect(mesh.snapshot()).toEqual([]);
+  });
+
+  it("follow the labels of their node", () => {
+    const node =
+      "apiVersion: v1\nkind: Node\nmetadata: { name: node-1, labels: { topology.kubernetes.io/zone: z1 } }\n";
+    expect(new Harness().apply(pod("a")).apply(node).workload("a").locality).toMatchObject({
+      zone: "z1",
+    });
+  });
+});
+
+describe("PeerAuthentication", () => {
+  const STATIC = "istio-system/istio_converted_static_strict";
+
+  it.each([
+    ["mesh strict", peerAuthentication("istio-system", "{ mtls: { mode: STRICT } }"), [STATIC]],
+    ["namespace strict", peerAuthentication("shop", "{ mtls: { mode: STRICT } }"), [STATIC]],
+    [
+      "namespace beats mesh",
+      peerAuthentication("istio-system", "{ mtls: { mode: STRICT } }") +
+        peerAuthentication("shop", "{ mtls: { mode: PERMISSIVE } }"),
+      [],
+    ],
+    [
+      "workload beats namespace",
+      peerAuthentication("shop", "{ mtls: { mode: STRICT } }") +
+        peerAuthentication(
+          "shop",
+          "{ selector: { matchLabels: { app: a } }, mtls: { mode: DISABLE } }",
+          "w",
+        ),
+      [],
+    ],
+    [
+      "unset inherits",
+      peerAuthentication("istio-system", "{ mtls: { mode: STRICT } }") +
+        peerAuthentication("shop", "{ mtls: { mode: UNSET } }"),
+      [STATIC],
+    ],
+    [
+      "another workload's",
+      peerAuthentication(
+        "shop",
+        "{ selector: { matchLabels: { app: b } }, mtls: { mode: STRICT } }",
+      ),
+      [],
+    ],
+    [
+      "a strict port",
+      peerAuthentication(
+        "shop",
+        '{ selector: { matchLabels: { app: a } }, portLevelMtls: { "8080": { mode: STRICT } } }',
+        "w",
+      ),
+      ["shop/converted_peer_authentication_w"],
+    ],
+    [
+      "a permissive port under strict",
+      peerAuthentication(
+        "shop",
+        '{ selector: { matchLabels: { app: a } }, mtls: { mode: STRICT }, portLevelMtls: { "8080": { mode: PERMISSIVE } } }',
+        "w",
+      ),
+      ["shop/converted_peer_authentication_w"],
+    ],
+    [
+      "only strict ports under strict",
+      peerAuthentication(
+        "shop",
+        '{ selector: { matchLabels: { app: a } }, mtls: { mode: STRICT }, portLevelMtls: { "8080": { mode: STRICT } } }',
+        "w",
+      ),
+      [STATIC],
+    ],
+    [
+      "a disabled port alone under inherited strict",
+      peerAuthentication("istio-system", "{ mtls: { mode: STRICT } }") +
+        peerAuthentication(
+          "shop",
+          '{ selector: { matchLabels: { app: a } }, portLevelMtls: { "8080": { mode: DISABLE } } }',
+          "w",
+        ),
+      [STATIC],
+    ],
+  ])("%s", (_, yaml, policies) => {
+    const mesh = new Harness().apply(pod("a")).apply(yaml);
+    expect(mesh.workload("a").authorizationPolicies).toEqual(policies);
+    expect(mesh.policy(STATIC)).toBeDefined();
+    mesh.remove(yaml);
+    expect(mesh.workload("a").authorizationPolicies).toEqual([]);
+    expect(mesh.policy(STATIC)).toBeUndefined();
+  });
+});
+
+describe("AuthorizationPolicy", () => {
+  it.each([
+    ["no selector in a namespace", "{ rules: [{}] }", "shop", 1],
+    ["no selector in the root namespace", "{ rules: [{}] }", "istio-system", 0],
+    ["a selector", "{ selector: { matchLabels: { app: a } }, rules: [{}] }", "shop", 2],
+    ["an empty selector", "{ selector: {}, rules: [{}] }", "shop", 2],
+  ])("has the scope of %s", (_, spec, namespace, scope) => {
+    expect(new Harness().apply(policy(spec, namespace)).policy(`${namespace}/p`)?.scope).toBe(
+      scope,
+    );
+  });
+
+  it("names the workloads it selects", () => {
+    const mesh = new Harness().apply(
+      pod("a") + pod("bb", "app: b") + policy("{ selector: { matchLabels: { app: a } } }"),
+    );
+    expect([
+      mesh.workload("a").authorizationPolicies,
+      mesh.workload("bb").authorizationPolicies,
+    ]).toEqual([["shop/p"], []]);
+  });
+
+  it("leaves out ALLOW rules with HTTP attributes and says so", () => {
+    const mesh = new Harness().apply(
+      policy(
+        "{ rules: [{ to: [{ operation: { methods: [GET], ports: ['80'] } }] }, { to: [{ operation: { ports: ['81'] } }] }] }",
+      ),
+    );
+    expect(mesh.policy("shop/p")?.rules).toHaveLength(1);
+    expect(mesh.model.takeStatuses()[0]?.translated).toMatchObject({
+      accepted: true,
+      reason: "UnsupportedValue",
+    });
+  });
+
+  it("enforces DENY rules without their HTTP attributes", () => {
+    const mesh = new Harness().apply(
+      policy(
+        "{ action: DENY, rules: [{ to: [{ operation: { methods: [GET], ports: ['80'] } }] }] }",
+      ),
+    );
+    expect(mesh.policy("shop/p")?.rules[0]?.clauses[0]?.matches[0]?.destinationPorts).toEqual([80]);
+  });
+
+  it.each(["AUDIT", "CUSTOM"])("does not send %s", (action) => {
+    const mesh = new Harness().apply(policy(`{ action: ${action}, rules: [{}] }`));
+    expect(mesh.policy("shop/p")).toBeUndefined();
+    expect(mesh.model.takeStatuses()[0]?.translated.message).toContain(action);
+  });
+});
+
+describe("incremental translation", () => {
+  const choices = [
+    pod("a"),
+    pod("a", "app: b"),
+    pod("bb"),
+    pod("bb").replace("enabled", "pending"),
+    service("web"),
+    service("web", "app: b"),
+    service("api", "app: a", "targetPort: 9"),
+    peerAuthentication("shop", "{ mtls: { mode: STRICT } }"),
+    peerAuthentication("istio-system", "{ mtls: { mode: STRICT } }"),
+    peerAuthentication(
+      "shop",
+      '{ selector: { matchLabels: { app: a } }, portLevelMtls: { "8080": { mode: PERMISSIVE } } }',
+      "w",
+    ),
+    policy("{ selector: { matchLabels: { app: a } } }"),
+    policy("{ selector: {}, action: DENY }"),
+    "apiVersion: v1\nkind: Node\nmetadata: { name: node-1, labels: { topology.kubernetes.io/region: r } }\n",
+  ];
+
+  it("ends where a rebuild from scratch ends, whatever the order of events", () => {
+    const step = fc.record({ choice: fc.nat(choices.length - 1), remove: fc.boolean() });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 25 }), (steps) => {
+        const mesh = new Harness();
+        const last = new Map<string, ResourceEvent>();
+        for (const { choice, remove } of steps) {
+          const { resources } = parseManifest(choices[choice]!, "x");
+          const events = resources.map((resource): ResourceEvent =>
+            remove ? { type: "delete", key: keyOf(resource) } : { type: "upsert", resource },
+          );
+          mesh.events(events);
+          resources.forEach((resource, i) => last.set(JSON.stringify(keyOf(resource)), events[i]!));
+        }
+        expect(mesh.snapshot()).toEqual(new Harness().events([...last.values()]).snapshot());
+      }),
+    );
+  });
+
+  it("translates one pod when one of ten thousand changes, and pushes one resource", () => {
+    const mesh = new Harness().apply(service("web"));
+    const [template] = parseManifest(pod("a"), "x").resources;
+    const many = Array.from({ length: 10_000 }, (_, i): ResourceEvent => ({
+      type: "upsert",
+      resource: {
+        ...template!,
+        metadata: { ...template!.metadata, name: `p${i}` },
+      } as typeof template & object,
+    }));
+    mesh.events(many);
+    const before = mesh.model.translations;
+    mesh.model.apply({
+      type: "upsert",
+      resource: parseManifest(pod("p7").replace("10.0.0.2", "10.9.9.9"), "x").resources[0]!,
+    });
+    const changes = mesh.model.flush();
+    expect(mesh.model.translations - before).toBe(1);
+    expect(changes.map(({ upserts, removed }) => [upserts.length, removed.length])).toEqual([
+      [1, 0],
+    ]);
+  });
+});
