@@ -21,7 +21,7 @@ function crdText(kind: ResourceKind, schema: Json): string {
     properties: {
       spec: structural(spec ?? {}),
       status: {
-        ...structural(status ?? { type: "object" }),
+        ...(structural(status ?? { type: "object" }) as Json),
         "x-kubernetes-preserve-unknown-fields": true,
       },
     },
