@@ -94,36 +94,31 @@ export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE
   const read = new EnvironmentReader(env);
   for (const [source, message] of problems) read.reject(source, message);
   refuseUnsupported(read);
+  const config: Config = {
+    ...readPlace(read),
+    ...readMeshSource(read, env),
+    ...readPods(read),
+    ...readTunnels(read),
+    ...readServers(read),
+    ...readLogging(read),
+    instanceIp: read.text("INSTANCE_IP", "1.1.1.1"),
+    podName: read.text("POD_NAME", ""),
+    podNamespace: read.text("POD_NAMESPACE", ""),
+    nodeMetadata: parseNodeMetadata(read, env),
+    version: packageVersion(),
+  };
+  read.finish();
+  return Object.freeze(config);
+}
+
+/** Where in the mesh we are, and what we serve. */
+function readPlace(read: EnvironmentReader) {
   const proxyMode = read.oneOf("PROXY_MODE", ["shared", "dedicated"], "shared");
-  const localXdsPath = read.text("LOCAL_XDS_PATH");
-  const localXds = read.text("LOCAL_XDS");
-  if (localXdsPath !== undefined && localXds !== undefined) {
-    read.reject("LOCAL_XDS", "set either LOCAL_XDS or LOCAL_XDS_PATH, not both");
-  }
-  const portReuse = read.flag("INPOD_PORT_REUSE", true);
   const proxyWorkload = read.parsed("PROXY_WORKLOAD_INFO", undefined, parseWorkloadInfo);
   if (proxyMode === "dedicated" && proxyWorkload === undefined) {
     read.reject("PROXY_WORKLOAD_INFO", "dedicated mode needs namespace/name/service-account");
   }
-  const logLevel = read.text("RUST_LOG", "info");
-  read.parsed("RUST_LOG", undefined, (value) => void parseLevelFilter(value));
-  const hbone = {
-    streamWindowBytes: read.integer(
-      "HTTP2_STREAM_WINDOW_SIZE",
-      DEFAULT_HBONE_SETTINGS.streamWindowBytes,
-      WINDOW,
-    ),
-    connectionWindowBytes: read.integer(
-      "HTTP2_CONNECTION_WINDOW_SIZE",
-      DEFAULT_HBONE_SETTINGS.connectionWindowBytes,
-      WINDOW,
-    ),
-    frameBytesMax: read.integer("HTTP2_FRAME_SIZE", DEFAULT_HBONE_SETTINGS.frameBytesMax, {
-      min: 16_384,
-      max: 2 ** 24 - 1,
-    }),
-  };
-  const config: Config = {
+  return {
     proxyMode,
     proxyWorkload,
     nodeName: read.text("NODE_NAME"),
@@ -132,10 +127,27 @@ export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE
     clusterDomain: read.text("CLUSTER_DOMAIN", "cluster.local"),
     trustDomain: read.text("TRUST_DOMAIN", "cluster.local"),
     sameNode: read.oneOf("SAME_NODE", ["local", "hbone"], "local"),
-    xdsAddress:
-      localXdsPath === undefined && localXds === undefined
-        ? withScheme(read.text("XDS_ADDRESS", defaultControlPlane(env)))
+    packetMark:
+      proxyMode === "shared" || read.text("PACKET_MARK") !== undefined
+        ? read.integer("PACKET_MARK", DEFAULT_PACKET_MARK, { min: 0, max: 2 ** 32 - 1 })
         : undefined,
+  };
+}
+
+/** The control plane, or the file that stands in for it. */
+function readMeshSource(read: EnvironmentReader, env: Environment) {
+  const localXdsPath = read.text("LOCAL_XDS_PATH");
+  const localXds = read.text("LOCAL_XDS");
+  if (localXdsPath !== undefined && localXds !== undefined) {
+    read.reject("LOCAL_XDS", "set either LOCAL_XDS or LOCAL_XDS_PATH, not both");
+  }
+  const isLocal = localXdsPath !== undefined || localXds !== undefined;
+  return {
+    localXdsPath,
+    localXds,
+    xdsAddress: isLocal
+      ? undefined
+      : withScheme(read.text("XDS_ADDRESS", defaultControlPlane(env))),
     xdsRootCa: read.text("XDS_ROOT_CA", DEFAULT_ROOT_FILE),
     xdsAlternativeHostname: read.text("ALT_XDS_HOSTNAME"),
     xdsHeaders: prefixed(env, "XDS_HEADER_"),
@@ -147,47 +159,60 @@ export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE
     fakeCa: read.flag("FAKE_CA", false),
     fakeCaFolder: read.text("FAKE_CA_FOLDER"),
     secretTtlSeconds: Math.round(read.durationMs("SECRET_TTL", 86_400_000) / 1000),
-    localXdsPath,
-    localXds,
+  };
+}
+
+function readPods(read: EnvironmentReader) {
+  const portReuse = read.flag("INPOD_PORT_REUSE", true);
+  const spoof = read.flag("ENABLE_ORIG_SRC", true) ? "required" : "never";
+  return {
+    portReuse,
+    workerThreads: parseWorkerThreads(read, portReuse),
     proxyEnabled: read.flag("ENABLE_PROXY", true),
     zdsSocket: read.text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
-    packetMark:
-      proxyMode === "shared" || read.text("PACKET_MARK") !== undefined
-        ? read.integer("PACKET_MARK", DEFAULT_PACKET_MARK, { min: 0, max: 2 ** 32 - 1 })
-        : undefined,
-    originalSource:
-      read.text("ENABLE_ORIG_SRC") === undefined
-        ? "auto"
-        : read.flag("ENABLE_ORIG_SRC", true)
-          ? "required"
-          : "never",
+    originalSource: read.text("ENABLE_ORIG_SRC") === undefined ? "auto" : spoof,
     ipv6: read.flag("IPV6_ENABLED", true),
-    portReuse,
     dnsProxy: read.text("ISTIO_META_DNS_CAPTURE", "true") === "true",
-    responseBaggage: read.flag("ENABLE_RESPONSE_BAGGAGE", true),
-    hbone,
-    poolStreamsPerConnectionMax: read.integer("POOL_MAX_STREAMS_PER_CONNECTION", 100, {
-      min: 1,
-      max: 65_535,
-    }),
+  } as const;
+}
+
+function readTunnels(read: EnvironmentReader) {
+  const { streamWindowBytes, connectionWindowBytes, frameBytesMax } = DEFAULT_HBONE_SETTINGS;
+  const frame = { min: 16_384, max: 2 ** 24 - 1 };
+  const streams = { min: 1, max: 65_535 };
+  return {
+    hbone: {
+      streamWindowBytes: read.integer("HTTP2_STREAM_WINDOW_SIZE", streamWindowBytes, WINDOW),
+      connectionWindowBytes: read.integer(
+        "HTTP2_CONNECTION_WINDOW_SIZE",
+        connectionWindowBytes,
+        WINDOW,
+      ),
+      frameBytesMax: read.integer("HTTP2_FRAME_SIZE", frameBytesMax, frame),
+    },
+    poolStreamsPerConnectionMax: read.integer("POOL_MAX_STREAMS_PER_CONNECTION", 100, streams),
     poolUnusedReleaseMs: read.durationMs("POOL_UNUSED_RELEASE_TIMEOUT", 300_000),
     keepalive: parseKeepalive(read),
+    responseBaggage: read.flag("ENABLE_RESPONSE_BAGGAGE", true),
+  };
+}
+
+function readServers(read: EnvironmentReader) {
+  return {
     adminPort: read.integer("ADMIN_PORT", 15_000, PORT),
     metricsPort: read.integer("STATS_PORT", 15_020, PORT),
     readinessPort: read.integer("READINESS_PORT", 15_021, PORT),
-    workerThreads: parseWorkerThreads(read, portReuse),
     drainDeadlineMs: parseDrainDeadlineMs(read),
-    logLevel,
+  };
+}
+
+function readLogging(read: EnvironmentReader) {
+  read.parsed("RUST_LOG", undefined, (value) => void parseLevelFilter(value));
+  return {
+    logLevel: read.text("RUST_LOG", "info"),
     logFormat: read.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),
     policyInfoLogging: read.flag("AUTHZ_POLICY_INFO_LOGGING", false),
-    instanceIp: read.text("INSTANCE_IP", "1.1.1.1"),
-    podName: read.text("POD_NAME", ""),
-    podNamespace: read.text("POD_NAMESPACE", ""),
-    nodeMetadata: parseNodeMetadata(read, env),
-    version: packageVersion(),
   };
-  read.finish();
-  return Object.freeze(config);
 }
 
 function defaultControlPlane(env: Environment): string {

@@ -21,6 +21,7 @@ import { GrpcServer } from "../xds/grpc-server.ts";
 import { callStream } from "../xds/grpc-service.ts";
 import { ResourceStore } from "../xds/resource-store.ts";
 import type { SubscriptionRequest } from "../xds/watched-type.ts";
+import { Signal } from "./signal.ts";
 import { contentVersion, type XdsResource, ZTUNNEL_TYPES } from "../xds/resource-type.ts";
 
 export const NODE_ID = "ztunnel~10.0.0.1~ztunnel-a.istio-system~istio-system.svc.cluster.local";
@@ -29,25 +30,6 @@ export const NODE_ID = "ztunnel~10.0.0.1~ztunnel-a.istio-system~istio-system.svc
 export function resource(name: string, text: string, more: Partial<XdsResource> = {}): XdsResource {
   const value = new TextEncoder().encode(text);
   return { name, version: contentVersion(value), aliases: [], value, ...more };
-}
-
-/** Something that changes, and a promise for each condition on it. */
-export class Signal {
-  readonly #waiters = new Set<{ readonly holds: () => boolean; readonly resolve: () => void }>();
-
-  /** Resolves once `holds()` is true at a change, or now. */
-  until(holds: () => boolean): Promise<void> {
-    if (holds()) return Promise.resolve();
-    return new Promise((resolve) => this.#waiters.add({ holds, resolve }));
-  }
-
-  changed(): void {
-    for (const waiter of this.#waiters) {
-      if (!waiter.holds()) continue;
-      this.#waiters.delete(waiter);
-      waiter.resolve();
-    }
-  }
 }
 
 /** An observer that counts. */

@@ -1,14 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FakeClock } from "../testing/fake-clock.ts";
-import {
-  newStore,
-  RawStream,
-  resource,
-  Signal,
-  TestClient,
-  TestServer,
-} from "../testing/xds-harness.ts";
+import { newStore, RawStream, resource, TestClient, TestServer } from "../testing/xds-harness.ts";
+import { Signal } from "../testing/signal.ts";
 import { memoryLog } from "../telemetry/log.ts";
 import type { DeltaClientOptions, TerminationReason } from "./delta-types.ts";
 import type { ResourceStore } from "./resource-store.ts";

@@ -1,13 +1,14 @@
 // The pods of this node as the main thread knows them: uid, who they are, and whether the workers
 // serve them. Owns the namespaces' descriptors: they are closed when no worker needs them any more.
 
-import { closeSync, fstatSync } from "node:fs";
+import { fstatSync } from "node:fs";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { Clock, Timer } from "@ambit/common/process/clock.ts";
+import { closeFd } from "@ambit/common/sys/libc.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
-import type { WorkerHost } from "../worker/host.ts";
+import type { Workers } from "../worker/host.ts";
 
 /** A pod whose listeners could not be bound is tried again this often (ztunnel §2.3). */
 const RETRY_MS = 5_000;
@@ -29,7 +30,7 @@ export interface PodCounts {
 }
 
 export class PodRegistry {
-  readonly #workers: WorkerHost;
+  readonly #workers: Workers;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #entries = new Map<string, Entry>();
@@ -38,12 +39,7 @@ export class PodRegistry {
   #stopped = 0;
 
   /** `onPending` hears how many pods are not served yet, whenever that may have changed. */
-  constructor(
-    workers: WorkerHost,
-    clock: Clock,
-    log: Logger,
-    onPending: (pending: number) => void,
-  ) {
+  constructor(workers: Workers, clock: Clock, log: Logger, onPending: (pending: number) => void) {
     this.#workers = workers;
     this.#clock = clock;
     this.#log = log;
@@ -65,7 +61,7 @@ export class PodRegistry {
     const netnsKey = netnsFd === undefined ? "own" : netnsIdentity(netnsFd);
     const before = this.#entries.get(uid);
     if (before !== undefined && before.netnsKey === netnsKey && before.state === "Up") {
-      if (netnsFd !== undefined) closeSync(netnsFd);
+      if (netnsFd !== undefined) closeFd(netnsFd);
       return;
     }
     if (before !== undefined) await this.remove(uid);
@@ -80,11 +76,22 @@ export class PodRegistry {
     if (entry === undefined) return;
     this.#entries.delete(uid);
     entry.retry?.cancel();
-    await this.#workers.askAll("removePod", { uid });
-    if (entry.netnsFd !== undefined) closeSync(entry.netnsFd);
-    this.#stopped++;
+    try {
+      await this.#workers.askAll("removePod", { uid });
+    } finally {
+      if (entry.netnsFd !== undefined) closeFd(entry.netnsFd);
+    }
+    if (entry.state === "Up") this.#stopped++;
     this.#onPending(this.#pendingCount());
     this.#log.info("pod removed", { namespace: entry.info.namespace, pod: entry.info.name });
+  }
+
+  /** Gives up on pods that could not be served so far: one, or all when a new snapshot begins. */
+  async removePending(uid?: string): Promise<void> {
+    const uids = uid === undefined ? [...this.#entries.keys()] : [uid];
+    for (const each of uids) {
+      if (this.#entries.get(each)?.state === "Pending") await this.remove(each);
+    }
   }
 
   /** Removes every pod that `keep` does not list: the snapshot's end. */
@@ -112,11 +119,12 @@ export class PodRegistry {
     const { uid, info, netnsFd } = entry;
     try {
       await this.#workers.askAll("addPod", { uid, info, netnsFd });
+      if (this.#entries.get(uid) !== entry) return;
       entry.state = "Up";
       this.#started++;
       this.#log.info("pod added", { namespace: info.namespace, pod: info.name });
     } catch (error) {
-      this.#retryLater(entry);
+      if (this.#entries.get(uid) === entry) this.#retryLater(entry);
       throw new Error(
         `failure to start proxy for ${info.namespace}/${info.name}: ${errorMessage(error)}`,
         { cause: error },

@@ -18,6 +18,8 @@ import type { PodRegistry } from "./pod-registry.ts";
 
 const RETRY_FIRST_MS = 20;
 const RETRY_MAX_MS = 15_000;
+/** Of the packet's 1,024: the rest is framing and what cutting a character may add. */
+const ERROR_BYTES_MAX = 900;
 
 export interface ZdsClientOptions {
   readonly path: string;
@@ -38,14 +40,19 @@ interface Packet {
   readonly fds: readonly number[];
 }
 
+/** One connection to the agent. */
+interface Session {
+  readonly socket: SeqpacketSocket;
+  /** Pods of the snapshot being received; undefined once it is complete. */
+  snapshot: Set<string> | undefined;
+}
+
 export class ZdsClient {
   readonly #options: ZdsClientOptions;
-  #socket: SeqpacketSocket | undefined;
+  #session: Session | undefined;
   #retry: Timer | undefined;
   #retryMs = RETRY_FIRST_MS;
   #closed = false;
-  /** Pods of the snapshot being received; undefined once it is complete. */
-  #snapshot: Set<string> | undefined;
   /** Packets are handled one after the other, in order: the agent counts acknowledgements. */
   #work: Promise<void> = Promise.resolve();
 
@@ -57,26 +64,30 @@ export class ZdsClient {
   close(): void {
     this.#closed = true;
     this.#retry?.cancel();
-    this.#socket?.close();
+    this.#session?.socket.close();
+    this.#session = undefined;
   }
 
   #connect(): void {
-    const { path, log } = this.#options;
+    const { path, log, pods } = this.#options;
+    let socket: SeqpacketSocket | undefined;
     try {
-      const socket = connectSeqpacket(path, {
-        onPacket: (bytes, fds) => this.#enqueue(socket, { bytes, fds }),
-        onClose: (reason) => this.#onClose(reason),
+      socket = connectSeqpacket(path, {
+        onPacket: (bytes, fds) => this.#enqueue(session, { bytes, fds }),
+        onClose: (reason) => this.#onClose(session, reason),
       });
-      this.#socket = socket;
-      this.#snapshot = new Set();
       socket.send(toBinary(ZdsHelloSchema, create(ZdsHelloSchema, { version: Version.V1 })));
-      this.#retryMs = RETRY_FIRST_MS;
-      log.info("connected to the node agent", { path });
     } catch (error) {
-      this.#socket?.close();
+      socket?.close();
       log.debug("node agent not reachable", { path, error: errorMessage(error) });
       this.#retryLater();
+      return;
     }
+    const session: Session = { socket, snapshot: new Set() };
+    this.#session = session;
+    this.#retryMs = RETRY_FIRST_MS;
+    this.#work = this.#work.then(() => pods.removePending());
+    log.info("connected to the node agent", { path });
   }
 
   #retryLater(): void {
@@ -85,42 +96,43 @@ export class ZdsClient {
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
   }
 
-  #onClose(reason: string): void {
+  #onClose(session: Session, reason: string): void {
+    if (this.#session !== session) return;
+    this.#session = undefined;
     this.#options.log.warn("node agent went away", { reason });
     this.#options.onSynced(false);
-    this.#retryMs = RETRY_FIRST_MS;
     this.#retryLater();
   }
 
-  #enqueue(socket: SeqpacketSocket, packet: Packet): void {
-    this.#work = this.#work.then(() => this.#handle(socket, packet));
+  #enqueue(session: Session, packet: Packet): void {
+    this.#work = this.#work.then(() => this.#handle(session, packet));
   }
 
-  async #handle(socket: SeqpacketSocket, packet: Packet): Promise<void> {
+  async #handle(session: Session, packet: Packet): Promise<void> {
+    // What came on a connection that is gone is not ours to apply: the agent will send it again.
+    if (this.#session !== session) return closeAll(packet.fds);
     let failure = "";
     try {
-      await this.#apply(packet);
+      await this.#apply(session, packet);
     } catch (error) {
       failure = errorMessage(error);
       this.#options.log.warn("ZDS message failed", { error: failure });
-      if (error instanceof ProtocolError) {
-        this.#acknowledge(socket, failure);
-        this.#options.onProtocolError();
-        return;
+      this.#acknowledge(session, failure);
+      if (error instanceof ProtocolError) this.#options.onProtocolError();
+      else if (error instanceof MalformedPacket) {
+        session.socket.close();
+        this.#onClose(session, failure);
       }
-      if (error instanceof MalformedPacket) {
-        this.#acknowledge(socket, failure);
-        socket.close();
-        this.#onClose(failure);
-        return;
-      }
+      return;
     }
-    this.#acknowledge(socket, failure);
+    this.#acknowledge(session, failure);
   }
 
-  #acknowledge(socket: SeqpacketSocket, error: string): void {
+  #acknowledge({ socket }: Session, error: string): void {
     if (socket.closed) return;
-    const response = create(WorkloadResponseSchema, { payload: { case: "ack", value: { error } } });
+    const response = create(WorkloadResponseSchema, {
+      payload: { case: "ack", value: { error: truncate(error) } },
+    });
     try {
       socket.send(toBinary(WorkloadResponseSchema, response));
     } catch (cause) {
@@ -128,7 +140,7 @@ export class ZdsClient {
     }
   }
 
-  async #apply({ bytes, fds }: Packet): Promise<void> {
+  async #apply(session: Session, { bytes, fds }: Packet): Promise<void> {
     const request = decode(bytes, fds);
     const { pods } = this.#options;
     switch (request.payload.case) {
@@ -138,29 +150,39 @@ export class ZdsClient {
           closeAll(fds);
           throw new ProtocolError(`add of ${uid} without workload info`);
         }
-        this.#snapshot?.add(uid);
+        session.snapshot?.add(uid);
         const { name, namespace, serviceAccount } = workloadInfo;
         return pods.add(uid, { name, namespace, serviceAccount }, fds[0]);
       }
       case "keep":
-        if (this.#snapshot === undefined) throw new ProtocolError("keep after the snapshot");
-        this.#snapshot.add(request.payload.value.uid);
+        if (session.snapshot === undefined) throw new ProtocolError("keep after the snapshot");
+        session.snapshot.add(request.payload.value.uid);
         return;
-      case "del":
-        this.#snapshot?.delete(request.payload.value.uid);
-        return pods.remove(request.payload.value.uid);
+      case "del": {
+        const { uid } = request.payload.value;
+        if (session.snapshot === undefined) return pods.remove(uid);
+        // A pod that runs is left to the end of the snapshot, which will not list it.
+        session.snapshot.delete(uid);
+        return pods.removePending(uid);
+      }
       case "snapshotSent": {
-        const snapshot = this.#snapshot;
+        const { snapshot } = session;
         if (snapshot === undefined) throw new ProtocolError("a second snapshot");
-        this.#snapshot = undefined;
+        session.snapshot = undefined;
         await pods.retain(snapshot);
-        this.#options.onSynced(true);
+        if (this.#session === session) this.#options.onSynced(true);
         return;
       }
       case undefined:
         throw new MalformedPacket("an empty request");
     }
   }
+}
+
+/** An acknowledgement must fit a packet. */
+function truncate(error: string): string {
+  const bytes = Buffer.from(error);
+  return bytes.length <= ERROR_BYTES_MAX ? error : `${bytes.toString("utf8", 0, ERROR_BYTES_MAX)}…`;
 }
 
 /** The packet cannot be what the agent meant: answer and reconnect. */

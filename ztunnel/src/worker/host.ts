@@ -80,7 +80,15 @@ class WorkerLink {
   }
 }
 
-export class WorkerHost {
+/** The workers as those who only ask them see them. */
+export interface Workers {
+  /** Asks every worker; the answers come in worker order. Rejects when one of them fails. */
+  askAll<N extends RequestName>(name: N, ask: Requests[N]["ask"]): Promise<Requests[N]["answer"][]>;
+  /** Asks one worker, for what all of them know alike. */
+  askOne<N extends RequestName>(name: N, ask: Requests[N]["ask"]): Promise<Requests[N]["answer"]>;
+}
+
+export class WorkerHost implements Workers {
   readonly #links: readonly WorkerLink[];
 
   constructor(config: Config, events: WorkerEvents) {
@@ -95,7 +103,6 @@ export class WorkerHost {
     await Promise.all(this.#links.map(({ ready }) => ready));
   }
 
-  /** Asks every worker; the answers come in worker order. Rejects when one of them fails. */
   askAll<N extends RequestName>(
     name: N,
     ask: Requests[N]["ask"],
@@ -103,7 +110,6 @@ export class WorkerHost {
     return Promise.all(this.#links.map((link) => link.ask(name, ask)));
   }
 
-  /** Asks one worker, for what all of them know alike. */
   askOne<N extends RequestName>(name: N, ask: Requests[N]["ask"]): Promise<Requests[N]["answer"]> {
     return this.#links[0]!.ask(name, ask);
   }

@@ -74,7 +74,9 @@ const handlers: Handlers = {
     return rejections;
   },
   addPod: async ({ uid, info, netnsFd }) => {
-    await proxies.get(uid)?.stop("immediate", 0);
+    const before = proxies.get(uid);
+    proxies.delete(uid);
+    await before?.stop("immediate", 0);
     proxies.set(uid, new PodProxy(context, { uid, info, netnsFd }));
     warmCertificates();
     return null;
