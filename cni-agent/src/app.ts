@@ -1,0 +1,148 @@
+// Wires the agent: resources in, pods' namespaces and ztunnel out, and the servers around it. Starts in
+// Istio's order: model, taking over, ZDS, events, ready. Stopping leaves the rules: the mesh goes on.
+
+import { systemClock } from "@ambit/common/process/clock.ts";
+import { type HttpServer, startHttpServer, textReply } from "@ambit/common/process/http-server.ts";
+import { Readiness } from "@ambit/common/process/readiness.ts";
+import { FolderSource } from "@ambit/common/resources/folder-source.ts";
+import { FolderStore } from "@ambit/common/resources/folder-store.ts";
+import { formatProblem } from "@ambit/common/resources/source.ts";
+import { requireCapabilities } from "@ambit/common/sys/capabilities.ts";
+import { type NetnsHandle, openNetns } from "@ambit/common/sys/netns.ts";
+import { metricsReply } from "@ambit/common/telemetry/exposition.ts";
+import { Log } from "@ambit/common/telemetry/log.ts";
+import type { Config } from "./config.ts";
+import { ResourceAnnotator } from "./mesh/annotator.ts";
+import { NodeModel } from "./mesh/node-model.ts";
+import { PodMesh } from "./mesh/pod-mesh.ts";
+import { ProbeExemption } from "./mesh/probe-exemption.ts";
+import { Reconciler } from "./mesh/reconciler.ts";
+import { type AgentMetrics, agentMetrics } from "./metrics.ts";
+import { AnnotationFinder } from "./netns/annotation-finder.ts";
+import { firstOf } from "./netns/finder.ts";
+import { ProcessFinder } from "./netns/process-finder.ts";
+import type { RedirectionBackend } from "./rules/backend.ts";
+import { NftablesBackend } from "./rules/nftables-backend.ts";
+import { ZdsServer } from "./zds/server.ts";
+
+export interface App {
+  readonly metricsPort: number;
+  readonly healthPort: number;
+  /** Resolves when every pod is as it should be, or due to be tried again. */
+  whenIdle(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Builds and starts everything; rejects with a UserError when the environment does not allow it. */
+export async function buildApp(config: Config, log = newLog(config)): Promise<App> {
+  requireCapabilities("cni-agent", ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
+  const hostNetns = config.hostNetnsPath ? openNetns(config.hostNetnsPath) : undefined;
+  const core = buildCore(config, log, hostNetns);
+  const readiness = new Readiness();
+  readiness.expect("resources", "pods taken over");
+  const servers = await startServers(config, core.metrics, readiness);
+
+  const source = new FolderSource(config.manifestFolders);
+  await source.start({
+    onEvents: (events) => core.reconciler.onEvents(events),
+    onProblems: (problems) => {
+      for (const problem of problems) log.scope("manifests").warn(formatProblem(problem));
+    },
+  });
+  readiness.done("resources");
+  await core.reconciler.takeOver(config.reconcileRulesAtStart);
+  core.listen();
+  core.reconciler.start();
+  readiness.done("pods taken over");
+  log.scope("cni").info("started", { node: config.nodeName, redirection: core.backend.name });
+
+  return {
+    metricsPort: servers[0]!.port,
+    healthPort: servers[1]!.port,
+    whenIdle: () => core.reconciler.whenIdle(),
+    stop: async () => {
+      source.close();
+      await core.stop();
+      hostNetns?.close();
+      await Promise.all(servers.map((server) => server.close()));
+    },
+  };
+}
+
+interface Core {
+  readonly backend: RedirectionBackend;
+  readonly reconciler: Reconciler;
+  readonly metrics: AgentMetrics;
+  /** Opens the ZDS socket: from now on ztunnels get snapshots. */
+  listen(): void;
+  stop(): Promise<void>;
+}
+
+function buildCore(config: Config, log: Log, hostNetns: NetnsHandle | undefined): Core {
+  const backend = new NftablesBackend({ hostNetns, probeUid: config.probeUid });
+  const probes = new ProbeExemption(backend);
+  const model = new NodeModel(config.nodeName);
+  let zds: ZdsServer | undefined;
+  const mesh = new PodMesh({
+    backend,
+    finder: firstOf(new AnnotationFinder(), new ProcessFinder(config.procFolder)),
+    probes,
+    annotator: new ResourceAnnotator(new FolderStore(config.manifestFolders[0]!)),
+    ztunnel: { add: (uid) => zds!.add(uid), remove: (uid) => zds!.remove(uid) },
+    defaults: { dnsCapture: config.dnsCapture, ipv6: config.ipv6 },
+    log: log.scope("pods"),
+  });
+  const metrics = agentMetrics({ ztunnels: () => zds?.connected ?? 0, pods: () => mesh.size });
+  const reconciler = new Reconciler({
+    model,
+    mesh,
+    probes,
+    enrolment: config,
+    clock: systemClock,
+    log: log.scope("pods"),
+    metrics,
+  });
+  const listen = () => {
+    zds = new ZdsServer({
+      path: config.zdsPath,
+      directory: mesh,
+      clock: systemClock,
+      log: log.scope("zds"),
+      onSynced: () => reconciler.onZtunnel(),
+      onRejected: (uid, error) => reconciler.onRejected(uid, error),
+    });
+  };
+  const stop = async () => {
+    zds?.close();
+    await reconciler.close();
+    mesh.close();
+  };
+  return { backend, reconciler, metrics, listen, stop };
+}
+
+/** Metrics first, health second. */
+async function startServers(
+  config: Config,
+  metrics: AgentMetrics,
+  readiness: Readiness,
+): Promise<HttpServer[]> {
+  const host = config.bindAddress;
+  return [
+    await startHttpServer({
+      host,
+      port: config.metricsPort,
+      routes: {
+        "GET /metrics": async (request) => metricsReply(await metrics.registry.families(), request),
+      },
+    }),
+    await startHttpServer({
+      host,
+      port: config.healthPort,
+      routes: { ...readiness.routes("/readyz"), "GET /healthz": () => textReply("ok\n") },
+    }),
+  ];
+}
+
+function newLog(config: Config): Log {
+  return new Log({ format: config.logFormat, level: config.logLevel });
+}

@@ -1,0 +1,78 @@
+// The agent's configuration: Istio's environment variables where Istio has them, parsed once.
+
+import { type Environment, EnvironmentReader } from "@ambit/common/process/config.ts";
+import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
+import {
+  DEFAULT_SELECTORS,
+  type EnablementSelector,
+  parseSelectors,
+} from "./enrolment/selector.ts";
+
+export interface Config {
+  readonly nodeName: string;
+  /** Folders of manifests; annotations are written into the first. */
+  readonly manifestFolders: readonly string[];
+  readonly zdsPath: string;
+  readonly dnsCapture: boolean;
+  readonly ipv6: boolean;
+  readonly excludedNamespaces: ReadonlySet<string>;
+  readonly systemNamespace: string;
+  readonly selectors: readonly EnablementSelector[];
+  readonly redirection: "auto" | "nftables";
+  /** Whose sockets on the node may probe pods; undefined: any of the node's own. */
+  readonly probeUid: number | undefined;
+  readonly reconcileRulesAtStart: boolean;
+  /** The node's network namespace when it is not the agent's own. */
+  readonly hostNetnsPath: string | undefined;
+  readonly procFolder: string;
+  readonly bindAddress: string;
+  readonly metricsPort: number;
+  readonly healthPort: number;
+  readonly logLevel: string;
+  readonly logFormat: "plain" | "json";
+}
+
+const UID_MAX = 2 ** 32 - 2;
+const PORT = { min: 0, max: 65_535 };
+
+/** Throws UserError with every problem found. */
+export function parseConfig(env: Environment): Config {
+  const read = new EnvironmentReader(env);
+  const nodeName = read.text("NODE_NAME", "");
+  if (nodeName === "") read.reject("NODE_NAME", "the name of this node is required");
+  const manifestFolders = list(read.text("MANIFESTS", ""));
+  if (manifestFolders.length === 0) read.reject("MANIFESTS", "a folder of manifests is required");
+  const logLevel = read.text("LOG_LEVEL", "info");
+  read.parsed("LOG_LEVEL", undefined, (value) => void parseLevelFilter(value));
+  const zds = read.text("ZDS_ADDRESS") ?? read.text("ZTUNNEL_UDS_ADDRESS");
+  const probeUid = read.integer("PROBE_UID", -1, { min: 0, max: UID_MAX });
+  const config: Config = {
+    nodeName,
+    manifestFolders,
+    zdsPath: zds ?? "/var/run/ztunnel/ztunnel.sock",
+    dnsCapture: read.flag("AMBIENT_DNS_CAPTURE", true),
+    ipv6: read.flag("AMBIENT_IPV6", true),
+    excludedNamespaces: new Set(list(read.text("EXCLUDE_NAMESPACES", "kube-system"))),
+    systemNamespace: read.text("SYSTEM_NAMESPACE", "istio-system"),
+    selectors: read.parsed("AMBIENT_ENABLEMENT_SELECTOR", DEFAULT_SELECTORS, parseSelectors),
+    redirection: read.oneOf("REDIRECTION", ["auto", "nftables"], "auto"),
+    probeUid: probeUid < 0 ? undefined : probeUid,
+    reconcileRulesAtStart: read.flag("AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true),
+    hostNetnsPath: read.text("HOST_NETNS"),
+    procFolder: read.text("PROC_DIR", "/proc"),
+    bindAddress: read.text("BIND_ADDRESS", "::"),
+    metricsPort: read.integer("METRICS_PORT", 15_014, PORT),
+    healthPort: read.integer("HEALTH_PORT", 8_000, PORT),
+    logLevel,
+    logFormat: read.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),
+  };
+  read.finish();
+  return config;
+}
+
+function list(text: string): string[] {
+  return text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+}

@@ -1,0 +1,132 @@
+// Drives pods towards what their labels ask for: every event marks pods, a queue works them off, and
+// failures come back by themselves. One look at the current state decides; events carry no decisions.
+
+import type { Clock } from "@ambit/common/process/clock.ts";
+import { errorMessage } from "@ambit/common/process/errors.ts";
+import type { ResourceEvent } from "@ambit/common/resources/source.ts";
+import type { Logger } from "@ambit/common/telemetry/log.ts";
+import { enrolment, type EnrolmentOptions } from "../enrolment/enrolment.ts";
+import { failureCode } from "../errors.ts";
+import type { AgentMetrics } from "../metrics.ts";
+import { KeyedQueue } from "./keyed-queue.ts";
+import type { NodeModel } from "./node-model.ts";
+import { type PodMesh, REDIRECTION_ANNOTATION } from "./pod-mesh.ts";
+import type { PodView } from "./pod-view.ts";
+import type { ProbeExemption } from "./probe-exemption.ts";
+import type { Ip } from "@ambit/common/net/ip.ts";
+
+export interface ReconcilerOptions {
+  readonly model: NodeModel;
+  readonly mesh: PodMesh;
+  readonly probes: ProbeExemption;
+  readonly enrolment: EnrolmentOptions;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly metrics: AgentMetrics;
+}
+
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  readonly #queue: KeyedQueue;
+  /** Before the start's own pass is over, events only update the model. */
+  #started = false;
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options;
+    const { clock, log, metrics } = options;
+    this.#queue = new KeyedQueue({
+      clock,
+      work: (key) => this.#reconcile(key),
+      onFailure: (key, error, retryInMs) => {
+        const code = failureCode(error);
+        metrics.failures.inc({ code });
+        const fields = { pod: key, code, retry_ms: retryInMs, error: errorMessage(error) };
+        log.warn("pod not as it should be, trying again", fields);
+      },
+    });
+  }
+
+  onEvents(events: readonly ResourceEvent[]): void {
+    const changed = this.#options.model.apply(events);
+    if (this.#started) for (const key of changed) this.#queue.add(key);
+  }
+
+  /**
+   * Takes over what an earlier agent left (Istio §2.7): enrolled pods are adopted and their rules
+   * mended, the probe exemption is written. Problems with single pods are logged and tried again.
+   */
+  async takeOver(verifyRules: boolean): Promise<void> {
+    const { model, mesh, probes, log } = this.#options;
+    const enrolled = [...model.pods()].filter((pod) => this.#wasEnrolled(pod));
+    await Promise.all(
+      enrolled.map((pod) =>
+        mesh.adopt(pod, verifyRules).catch((error: unknown) => {
+          log.error("cannot take over a pod", { pod: pod.key, error: errorMessage(error) });
+        }),
+      ),
+    );
+    const targets = enrolled.flatMap((pod) => pod.ips.map((ip): [Ip, string] => [ip, pod.uid]));
+    const complete = enrolled.every(({ ips }) => ips.length > 0);
+    await probes.start(new Map(targets), complete);
+    log.info("took over", { pods: enrolled.length });
+  }
+
+  /** Starts working on every pod, and on events from now on. */
+  start(): void {
+    this.#started = true;
+    for (const { key } of this.#options.model.pods()) this.#queue.add(key);
+  }
+
+  /** A ztunnel is there again: pods that waited for one need not wait longer. */
+  onZtunnel(): void {
+    this.#queue.retryNow();
+  }
+
+  onRejected(uid: string, error: unknown): void {
+    const pod = this.#options.mesh.forgetAcknowledgement(uid);
+    if (pod === undefined) return;
+    this.#options.log.warn("ztunnel refused a pod", { pod: pod.key, error: errorMessage(error) });
+    this.#queue.add(pod.key);
+  }
+
+  whenIdle(): Promise<void> {
+    return this.#queue.whenIdle();
+  }
+
+  close(): Promise<void> {
+    return this.#queue.close();
+  }
+
+  #wasEnrolled(pod: PodView): boolean {
+    const state = pod.annotations[REDIRECTION_ANNOTATION];
+    return state === "enabled" && this.#decide(pod).enrolled;
+  }
+
+  #decide(pod: PodView) {
+    const { model, enrolment: options } = this.#options;
+    return enrolment(pod, model.namespace(pod.namespace), options);
+  }
+
+  async #reconcile(key: string): Promise<void> {
+    const { model, mesh, metrics, log } = this.#options;
+    const pod = model.pod(key);
+    for (const former of mesh.entriesOf(key)) {
+      if (former.uid === pod?.uid) continue;
+      metrics.events.inc({ type: "delete" });
+      await mesh.leave({ ...former, deleting: true }, false);
+    }
+    if (pod === undefined) return;
+    const decision = this.#decide(pod);
+    const known = mesh.pod(pod.uid) !== undefined;
+    const annotated = pod.annotations[REDIRECTION_ANNOTATION] !== undefined;
+    if (decision.enrolled) {
+      metrics.events.inc({ type: known ? "update" : "add" });
+      await mesh.join(pod);
+    } else if (known || annotated) {
+      const { reason, message } = decision;
+      log.info("pod is to leave the mesh", { pod: key, reason, why: message });
+      metrics.events.inc({ type: "remove" });
+      await mesh.leave(pod, !pod.terminal);
+    }
+  }
+}

@@ -1,0 +1,96 @@
+// The ztunnel end of ZDS for tests: says hello, keeps what it is told, acknowledges as instructed.
+
+import { fstatSync } from "node:fs";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import {
+  Version,
+  WorkloadRequestSchema,
+  WorkloadResponseSchema,
+  ZdsHelloSchema,
+} from "@ambit/api/gen/istio/zds_pb.ts";
+import { closeFd } from "@ambit/common/sys/libc.ts";
+import { connectSeqpacket, type SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
+
+export interface FakeRequest {
+  readonly type: "add" | "keep" | "del" | "snapshot";
+  readonly uid: string;
+  readonly name: string;
+  /** The inode of the namespace that came along. */
+  readonly netnsInode: bigint | undefined;
+}
+
+export class FakeZtunnel {
+  readonly requests: FakeRequest[] = [];
+  closedBecause: string | undefined;
+  /** The answer to a request: an error text, empty for success, undefined for none at all. */
+  answer: (request: FakeRequest) => string | undefined = () => "";
+  readonly #socket: SeqpacketSocket;
+  #wake = () => {};
+
+  constructor(path: string, options: { readonly hello?: Uint8Array | false } = {}) {
+    this.#socket = connectSeqpacket(path, {
+      onPacket: (packet, fds) => this.#onPacket(packet, fds),
+      onClose: (reason) => {
+        this.closedBecause = reason;
+        this.#wake();
+      },
+    });
+    const hello = toBinary(ZdsHelloSchema, create(ZdsHelloSchema, { version: Version.V1 }));
+    if (options.hello !== false) this.#socket.send(options.hello ?? hello);
+  }
+
+  /** "add a", "snapshot", … in the order they came. */
+  get log(): string[] {
+    return this.requests.map(({ type, uid }) => (type === "snapshot" ? type : `${type} ${uid}`));
+  }
+
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise<void>((resolve) => (this.#wake = resolve));
+  }
+
+  /** Waits for a request, "add a" for instance, that came or comes. */
+  async saw(text: string): Promise<void> {
+    await this.until(() => this.log.includes(text));
+  }
+
+  sendRaw(bytes: Uint8Array, fd?: number): void {
+    this.#socket.send(bytes, fd);
+  }
+
+  acknowledge(error: string): void {
+    const response = create(WorkloadResponseSchema, { payload: { case: "ack", value: { error } } });
+    this.#socket.send(toBinary(WorkloadResponseSchema, response));
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+
+  #onPacket(packet: Uint8Array, fds: readonly number[]): void {
+    const inodes = fds.map((fd) => fstatSync(fd, { bigint: true }).ino);
+    for (const fd of fds) closeFd(fd);
+    const request = decodeRequest(packet, inodes[0]);
+    this.requests.push(request);
+    const error = this.answer(request);
+    if (error !== undefined) this.acknowledge(error);
+    this.#wake();
+  }
+}
+
+function decodeRequest(packet: Uint8Array, netnsInode: bigint | undefined): FakeRequest {
+  const { payload } = fromBinary(WorkloadRequestSchema, packet);
+  switch (payload.case) {
+    case "add": {
+      const { uid, workloadInfo } = payload.value;
+      return { type: "add", uid, name: workloadInfo?.name ?? "", netnsInode };
+    }
+    case "keep":
+      return { type: "keep", uid: payload.value.uid, name: "", netnsInode };
+    case "del":
+      return { type: "del", uid: payload.value.uid, name: "", netnsInode };
+    case "snapshotSent":
+      return { type: "snapshot", uid: "", name: "", netnsInode };
+    case undefined:
+      throw new Error("a request without payload");
+  }
+}
