@@ -31,8 +31,6 @@ export interface Config {
   readonly tokenAudiences: readonly string[];
   /** "namespace/account" of the node proxies that may ask for their pods' certificates. */
   readonly trustedNodeAccounts: readonly string[];
-  readonly workloadTtlSeconds: number;
-  readonly workloadTtlSecondsMax: number;
   /** Names and addresses of the serving certificate besides the usual ones. */
   readonly extraSans: readonly string[];
 
@@ -45,8 +43,6 @@ export interface Config {
 }
 
 const PORT = { min: 0, max: 65_535 };
-const DAY_SECONDS = 86_400;
-const WORKLOAD_TTL_MAX_DAYS = 90;
 const DRAIN_MS = 5_000;
 
 /** Parses all variables. Throws UserError with every problem found (exit code 2). */
@@ -72,9 +68,6 @@ export function parseConfig(env: Environment): Config {
     tokenIssuer: read.text("TOKEN_ISSUER"),
     tokenAudiences: list(read.text("TOKEN_AUDIENCES", "istio-ca")),
     trustedNodeAccounts: accounts(read),
-    workloadTtlSeconds: read.durationMs("DEFAULT_WORKLOAD_CERT_TTL", DAY_SECONDS * 1000) / 1000,
-    workloadTtlSecondsMax:
-      read.durationMs("MAX_WORKLOAD_CERT_TTL", WORKLOAD_TTL_MAX_DAYS * DAY_SECONDS * 1000) / 1000,
     extraSans: list(read.text("ISTIOD_SAN", "")),
     debounceAfterMs: read.durationMs("PILOT_DEBOUNCE_AFTER", 100),
     debounceMaxMs: read.durationMs("PILOT_DEBOUNCE_MAX", 10_000),
@@ -85,6 +78,12 @@ export function parseConfig(env: Environment): Config {
   };
   if (config.manifests.length === 0) {
     read.reject("MANIFESTS", "name the files or folders of manifests, separated by commas");
+  }
+  if (config.jwksFile !== undefined && config.tokenIssuer === undefined) {
+    read.reject("TOKEN_ISSUER", "name the issuer whose tokens JWKS_FILE verifies");
+  }
+  if (config.caFolder !== undefined && config.caCertsFolder !== undefined) {
+    read.reject("CA_DIR", "a self-signed CA and a plugged-in one (CACERTS_DIR) exclude each other");
   }
   if (config.debounceMaxMs < config.debounceAfterMs) {
     read.reject("PILOT_DEBOUNCE_MAX", "must not be shorter than PILOT_DEBOUNCE_AFTER");

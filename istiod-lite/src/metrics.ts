@@ -2,6 +2,7 @@
 // pushing and of the delta server.
 
 import type { ResourceEvent } from "@ambit/common/resources/source.ts";
+import type { Family } from "@ambit/common/telemetry/exposition.ts";
 import { Metrics } from "@ambit/common/telemetry/metrics.ts";
 import type { ClientNode, DeltaObserver } from "@ambit/common/xds/delta-session.ts";
 import {
@@ -9,6 +10,7 @@ import {
   TYPE_AUTHORIZATION,
   type XdsChange,
 } from "@ambit/common/xds/resource-type.ts";
+import type { CertificateObserver } from "./ca/certificate-service.ts";
 import type { PushObserver } from "./push/mesh-pusher.ts";
 
 /** Istio's short names of types, as label values. */
@@ -31,9 +33,7 @@ export class IstiodMetrics implements DeltaObserver, PushObserver {
     "Number of endpoints connected to this pilot using XDS.",
     ["version"],
   );
-  readonly #pushes = this.#metrics.counter("pilot_xds_pushes", "Pilot build and send errors.", [
-    "type",
-  ]);
+  readonly #pushes = this.#metrics.counter("pilot_xds_pushes", "Number of XDS pushes.", ["type"]);
   readonly #pushTime = this.#metrics.histogram(
     "pilot_xds_push_time",
     "Total time in seconds Pilot takes to push lds, rds, cds and eds.",
@@ -94,27 +94,30 @@ export class IstiodMetrics implements DeltaObserver, PushObserver {
     "startup_duration_seconds",
     "The time from the process starting to being marked ready.",
   );
-  readonly csrCount = this.#metrics.counter(
+  readonly #csrs = this.#metrics.counter(
     "citadel_server_csr_count",
     "The number of CSRs received by Citadel server.",
   );
-  readonly csrSuccess = this.#metrics.counter(
+  readonly #issued = this.#metrics.counter(
     "citadel_server_success_cert_issuance_count",
     "The number of certificates issuances that have succeeded.",
   );
-  readonly csrParseErrors = this.#metrics.counter(
+  readonly #csrErrors = this.#metrics.counter(
     "citadel_server_csr_parsing_err_count",
     "The number of errors occurred when parsing the CSR.",
   );
-  readonly authenticationFailures = this.#metrics.counter(
+  readonly #authenticationFailures = this.#metrics.counter(
     "citadel_server_authentication_failure_count",
     "The number of authentication failures.",
   );
-  readonly signErrors = this.#metrics.counter(
-    "citadel_server_csr_sign_err_count",
-    "The number of errors occurred when signing the CSR.",
-    ["error"],
-  );
+
+  /** What the certificate service reports to. */
+  readonly certificates: CertificateObserver = {
+    onRequest: () => this.#csrs.inc(),
+    onAuthenticationFailure: () => this.#authenticationFailures.inc(),
+    onCsrError: () => this.#csrErrors.inc(),
+    onIssued: () => this.#issued.inc(),
+  };
 
   constructor(version: string) {
     this.#metrics
@@ -143,11 +146,17 @@ export class IstiodMetrics implements DeltaObserver, PushObserver {
     });
   }
 
-  /** For further gauges of parts that know their own values. */
-  get registry(): Metrics {
-    return this.#metrics;
+  /** Every family that has samples. */
+  families(): Promise<Family[]> {
+    return this.#metrics.families();
   }
 
+  /** A gauge whose value another part knows. */
+  watch(name: string, help: string, value: () => number): void {
+    this.#metrics.gauge(name, help, [], (gauge) => gauge.set(value()));
+  }
+
+  /** The process is ready. */
   started(): void {
     this.#startup.set(process.uptime());
   }

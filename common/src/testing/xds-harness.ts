@@ -16,7 +16,7 @@ import { allowAnyone, type Authenticator, DeltaServer } from "../xds/delta-serve
 import type { DeltaServerOptions } from "../xds/delta-server.ts";
 import type { DeltaObserver } from "../xds/delta-session.ts";
 import type { DeltaClientOptions, Rejection, TypeUpdate } from "../xds/delta-types.ts";
-import { createClient } from "../xds/grpc-channel.ts";
+import { type ChannelTarget, createClient } from "../xds/grpc-channel.ts";
 import { GrpcServer } from "../xds/grpc-server.ts";
 import { callStream } from "../xds/grpc-service.ts";
 import { ResourceStore } from "../xds/resource-store.ts";
@@ -99,6 +99,10 @@ export class TestServer {
       register: (server) => delta.register(server, options.authenticate ?? allowAnyone),
     });
     return new TestServer(delta, grpc, observer);
+  }
+
+  get target(): ChannelTarget {
+    return { address: this.address };
   }
 
   get address(): string {
@@ -202,8 +206,8 @@ export class RawStream {
   /** "OK" or the error's details. */
   readonly ended: Promise<string>;
 
-  constructor(address: string, metadata: Readonly<Record<string, string>> = {}) {
-    this.#client = createClient({ address });
+  constructor(target: ChannelTarget, metadata: Readonly<Record<string, string>> = {}) {
+    this.#client = createClient(target);
     const method = AggregatedDiscoveryService.method.deltaAggregatedResources;
     this.#stream = callStream(this.#client, method, metadata);
     this.#stream.on("data", (response: DeltaDiscoveryResponse) => {

@@ -166,7 +166,7 @@ describe("the client", () => {
     const store = newStore();
     put(store, resource("a", "0"));
     using server = await TestServer.start(store);
-    using slow = new RawStream(server.address);
+    using slow = new RawStream(server.target);
     slow.open(TYPE_ADDRESS);
     await slow.response(0);
     using client = new TestClient(server.address);

@@ -31,7 +31,7 @@ describe("a wildcard client", () => {
     const store = newStore();
     put(store, resource("a", "1", { aliases: ["/10.0.0.1"] }), resource("b", "1"));
     using server = await TestServer.start(store);
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     const first = await nextResponse(raw, 0);
     expect(names(first)).toEqual(["a", "b"]);
@@ -48,7 +48,7 @@ describe("a wildcard client", () => {
 
   it("gets an empty answer from an empty mesh, so that it knows it is in sync", async () => {
     using server = await TestServer.start(newStore());
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_AUTHORIZATION);
     const { resources, removedResources, typeUrl } = await raw.response(0);
     expect({ resources, removedResources, typeUrl }).toEqual({
@@ -62,7 +62,7 @@ describe("a wildcard client", () => {
     const store = newStore();
     put(store, resource("same", "1"), resource("changed", "2"), resource("new", "1"));
     using server = await TestServer.start(store);
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS, {
       initialResourceVersions: {
         same: resource("same", "1").version,
@@ -78,7 +78,7 @@ describe("a wildcard client", () => {
   it("has one response in flight and gets what changed meanwhile in one piece", async () => {
     const store = newStore();
     using server = await TestServer.start(store);
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     const first = await raw.response(0);
     for (let i = 0; i < 100; i++) put(store, resource("a", `${i}`), resource(`pod-${i}`, "1"));
@@ -100,7 +100,7 @@ describe("a wildcard client", () => {
   it("keeps types apart: one waiting for its acknowledgement does not hold up the other", async () => {
     const store = newStore();
     using server = await TestServer.start(store);
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     await raw.response(0);
     raw.open(TYPE_AUTHORIZATION);
@@ -113,7 +113,7 @@ describe("a wildcard client", () => {
   it("gets workloads only after the policies that changed before them", async () => {
     const store = newStore();
     using server = await TestServer.start(store);
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     raw.open(TYPE_AUTHORIZATION);
     raw.ack(await raw.response(0));
@@ -138,7 +138,7 @@ describe("acknowledgements", () => {
     const store = newStore();
     put(store, resource("a", "1"));
     using server = await TestServer.start(store);
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     const { typeUrl, nonce } = await raw.response(0);
     raw.send({ typeUrl, responseNonce: nonce, errorDetail: { message: "a: bad address" } });
@@ -156,7 +156,7 @@ describe("acknowledgements", () => {
   it("ignore stale nonces", async () => {
     const store = newStore();
     using server = await TestServer.start(store);
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     const first = await nextResponse(raw, 0);
     put(store, resource("a", "1"));
@@ -178,7 +178,7 @@ describe("an on-demand client", () => {
 
   async function start(store: ResourceStore) {
     const server = await TestServer.start(store);
-    const raw = new RawStream(server.address);
+    const raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS, nothing);
     const first = await nextResponse(raw, 0);
     const ask = (...resourceNamesSubscribe: string[]) =>
@@ -254,7 +254,7 @@ describe("an on-demand client", () => {
     const store = newStore();
     put(store, service, workload, resource("other", "1"));
     using server = await TestServer.start(store);
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     const initialResourceVersions = {
       "uid-1": workload.version,
       "ns/svc.ns": "old",
@@ -283,7 +283,7 @@ describe("an on-demand client", () => {
 describe("the server", () => {
   it("refuses a stream without a node id", async () => {
     using server = await TestServer.start(newStore());
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.send({ typeUrl: TYPE_ADDRESS });
     expect(await raw.ended).toContain("malformed node id");
   });
@@ -297,10 +297,10 @@ describe("the server", () => {
         return Promise.reject(new RpcError(status.UNAUTHENTICATED, "bad token"));
       },
     });
-    using stranger = new RawStream(server.address);
+    using stranger = new RawStream(server.target);
     stranger.open(TYPE_ADDRESS);
     expect(await stranger.ended).toBe("bad token");
-    using impostor = new RawStream(server.address, { authorization: "Bearer good" });
+    using impostor = new RawStream(server.target, { authorization: "Bearer good" });
     impostor.open(TYPE_ADDRESS);
     expect(await impostor.ended).toBe("not yours: istio-system");
     expect(server.delta.sessions).toEqual([]);
@@ -308,10 +308,10 @@ describe("the server", () => {
 
   it("takes as many streams as the limit and refuses one more", async () => {
     using server = await TestServer.start(newStore(), { sessionsMax: 1 });
-    using first = new RawStream(server.address);
+    using first = new RawStream(server.target);
     first.open(TYPE_ADDRESS);
     await first.response(0);
-    using second = new RawStream(server.address);
+    using second = new RawStream(server.target);
     second.open(TYPE_ADDRESS);
     expect(await second.ended).toBe("too many connected proxies");
     expect(server.delta.sessions).toHaveLength(1);
@@ -319,7 +319,7 @@ describe("the server", () => {
 
   it("ignores types it does not serve and serves the others of the stream", async () => {
     using server = await TestServer.start(newStore());
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open("type.googleapis.com/envoy.config.cluster.v3.Cluster");
     raw.open(TYPE_ADDRESS);
     expect((await raw.response(0)).typeUrl).toBe(TYPE_ADDRESS);
@@ -328,7 +328,7 @@ describe("the server", () => {
   it("ends streams cleanly at their maximal age", async () => {
     const clock = new FakeClock();
     using server = await TestServer.start(newStore(), { clock, random: () => 0 });
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     raw.ack(await raw.response(0));
     await clock.advance(STREAM_AGE_MS_MAX * 0.9 - 1);
@@ -345,9 +345,9 @@ describe("the server", () => {
       clock,
       authenticate: (metadata) => (arrived.resolve(), allowAnyone(metadata)),
     });
-    using silent = new RawStream(server.address);
+    using silent = new RawStream(server.target);
     await arrived.promise;
-    using speaker = new RawStream(server.address);
+    using speaker = new RawStream(server.target);
     speaker.open(TYPE_ADDRESS);
     await speaker.response(0);
     await clock.advance(FIRST_REQUEST_TIMEOUT_MS);
@@ -357,7 +357,7 @@ describe("the server", () => {
 
   it("ends every stream when it closes", async () => {
     using server = await TestServer.start(newStore());
-    using raw = new RawStream(server.address);
+    using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     await raw.response(0);
     server.delta.close();

@@ -1,6 +1,7 @@
 // Channels to the control plane: plaintext or TLS with a given root, kept alive, never shared between
 // clients, so that a new client is a new connection with the roots as they are now.
 
+import { isIP } from "node:net";
 import { checkServerIdentity, type PeerCertificate } from "node:tls";
 import {
   Client,
@@ -27,13 +28,15 @@ export const MESSAGE_BYTES_MAX = 200 * 1024 * 1024;
 /** Notices a dead peer within keepalive + timeout; Istio's servers allow pings this often. */
 export const KEEPALIVE_INTERVAL_MS = 30_000;
 export const KEEPALIVE_TIMEOUT_MS = 10_000;
+/** TLS allows no address as server name (RFC 6066 section 3), and grpc-js always sends one. */
+const SNI_OF_ADDRESSES = "istiod";
 
 /** A client with a connection of its own; nothing is dialed before the first call. Throws on a bad address. */
 export function createClient(target: ChannelTarget): Client {
-  const { secure, authority } = parseAddress(target.address);
+  const { secure, authority, hostname } = parseAddress(target.address);
   return new Client(
     `dns:///${authority}`,
-    secure ? secureCredentials(target) : credentials.createInsecure(),
+    secure ? secureCredentials(target, hostname) : credentials.createInsecure(),
     {
       "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
       "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
@@ -44,13 +47,20 @@ export function createClient(target: ChannelTarget): Client {
       "grpc.service_config_disable_resolution": 1,
       "grpc.enable_http_proxy": 0,
       "grpc.enable_retries": 0,
+      ...(isIP(hostname) !== 0 && { "grpc.ssl_target_name_override": SNI_OF_ADDRESSES }),
       ...target.options,
     },
   );
 }
 
 /** Splits `https://host:port`. Throws an Error with a sentence when it is none. */
-export function parseAddress(address: string): { secure: boolean; authority: string } {
+export function parseAddress(address: string): {
+  readonly secure: boolean;
+  /** host:port */
+  readonly authority: string;
+  /** Without the brackets of an IPv6 address. */
+  readonly hostname: string;
+} {
   const text = address.includes("://") ? address : `https://${address}`;
   const url = URL.parse(text);
   const scheme = url?.protocol;
@@ -58,7 +68,11 @@ export function parseAddress(address: string): { secure: boolean; authority: str
     throw new Error(`"${address}" is not an address like https://host:port`);
   }
   const secure = scheme === "https:";
-  return { secure, authority: `${url.hostname}:${url.port || (secure ? "443" : "80")}` };
+  return {
+    secure,
+    authority: `${url.hostname}:${url.port || (secure ? "443" : "80")}`,
+    hostname: url.hostname.replace(/^\[|\]$/g, ""),
+  };
 }
 
 /** Dials; resolves when connected, rejects at the first failure or after `timeoutMs`. */
@@ -80,10 +94,11 @@ export async function connect(client: Client, timeoutMs: number): Promise<void> 
   }
 }
 
-function secureCredentials(target: ChannelTarget): ChannelCredentials {
+/** Checks the certificate for the name or address dialed, whatever name the handshake carried. */
+function secureCredentials(target: ChannelTarget, hostname: string): ChannelCredentials {
   const root = target.rootPem === undefined ? null : Buffer.from(target.rootPem);
   return credentials.createSsl(root, null, null, {
-    checkServerIdentity: (hostname, certificate) =>
+    checkServerIdentity: (_sent, certificate) =>
       checkNames(certificate, [hostname, target.alternativeHostname]),
   });
 }

@@ -1,0 +1,220 @@
+// Wires istiod-lite: manifests → model → debounce → resource store → delta xDS, with the CA beside it and
+// servers around it. No port for proxies opens before the whole mesh is known: a client that reconnects
+// to an empty server would drop what it has.
+
+import { logVerbosity, type Server, type ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
+import { ServerCredentials as Credentials } from "@grpc/grpc-js";
+import { X509Certificate } from "node:crypto";
+import { IstioCertificateService } from "@ambit/api/gen/istio/citadel_pb.ts";
+import { type Clock, systemClock } from "@ambit/common/process/clock.ts";
+import { jsonReply, startHttpServer } from "@ambit/common/process/http-server.ts";
+import { Readiness } from "@ambit/common/process/readiness.ts";
+import { FolderSource } from "@ambit/common/resources/folder-source.ts";
+import { prometheusReply } from "@ambit/common/telemetry/exposition.ts";
+import { Log } from "@ambit/common/telemetry/log.ts";
+import { allowAnyone, type Authenticator, DeltaServer } from "@ambit/common/xds/delta-server.ts";
+import { GrpcServer } from "@ambit/common/xds/grpc-server.ts";
+import { addService } from "@ambit/common/xds/grpc-service.ts";
+import { ResourceStore } from "@ambit/common/xds/resource-store.ts";
+import { ZTUNNEL_TYPES } from "@ambit/common/xds/resource-type.ts";
+import type { CertificateAuthority } from "./ca/authority.ts";
+import { certificateService } from "./ca/certificate-service.ts";
+import { NodeAuthorizer } from "./ca/node-authorizer.ts";
+import { issueServingCertificate, servingCredentials } from "./ca/serving-certificate.ts";
+import type { Config } from "./config.ts";
+import { debugRoutes } from "./debug.ts";
+import { IstiodMetrics } from "./metrics.ts";
+import { MeshModel } from "./model/mesh-model.ts";
+import { MeshPusher } from "./push/mesh-pusher.ts";
+import { PodDirectory } from "./push/pod-directory.ts";
+import { tokenGate } from "./push/token-gate.ts";
+import { createAuthority, createTokenAuthenticator } from "./trust.ts";
+
+export interface Ports {
+  readonly plaintext: number;
+  readonly secure: number;
+  readonly http: number;
+  readonly metrics: number;
+}
+
+export interface App {
+  readonly ports: Ports;
+  /** Every root that proxies should trust. */
+  readonly rootBundlePem: string;
+  readonly stopped: Promise<void>;
+  /** Ends streams, closes ports within the drain time; `stopped` resolves when that is done. */
+  stop(): void;
+}
+
+export interface Surroundings {
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+}
+
+/** Builds and starts everything. Rejects with a UserError when the environment does not allow it. */
+export async function buildApp(config: Config, given: Partial<Surroundings> = {}): Promise<App> {
+  const around: Surroundings = {
+    clock: given.clock ?? systemClock,
+    random: given.random ?? Math.random,
+    log: given.log ?? new Log({ format: config.logFormat, level: config.logLevel }),
+  };
+  // What grpc-js would print, we report ourselves.
+  setLogVerbosity(logVerbosity.NONE);
+  await using starting = new AsyncDisposableStack();
+  const core = buildCore(config, around);
+  const readiness = new Readiness();
+  readiness.expect("manifests", "listeners");
+  const web = await startWeb(config, core, readiness, starting);
+  const source = new FolderSource(config.manifests, around.clock);
+  starting.defer(() => (source.close(), core.pusher.close()));
+  await source.start(core.events);
+  core.pusher.flush();
+  readiness.done("manifests");
+  const listeners = await startListeners(config, core, around, starting);
+  readiness.done("listeners");
+  core.metrics.started();
+  const ports: Ports = { ...web, ...listeners };
+  around.log.scope("istiod").info("ready", { ...ports, resources: core.resourceCount() });
+  return running(core, readiness, ports, starting.move(), around);
+}
+
+type Core = ReturnType<typeof buildCore>;
+
+/** Everything that has no port. */
+function buildCore(config: Config, { clock, random, log }: Surroundings) {
+  const metrics = new IstiodMetrics(config.version);
+  const authority = createAuthority(config, clock, log.scope("ca"));
+  const tokens = createTokenAuthenticator(config, clock);
+  const store = new ResourceStore(ZTUNNEL_TYPES);
+  const model = new MeshModel(config);
+  const pods = new PodDirectory();
+  const xdsLog = log.scope("xds");
+  const delta = new DeltaServer({ store, clock, random, log: xdsLog, observer: metrics });
+  const pusher = new MeshPusher({
+    model,
+    sink: store,
+    clock,
+    log: log.scope("push"),
+    debounceAfterMs: config.debounceAfterMs,
+    debounceMaxMs: config.debounceMaxMs,
+    observer: metrics,
+  });
+  const events: Parameters<FolderSource["start"]>[0] = {
+    onEvents: (batch) => {
+      for (const event of batch) pods.apply(event);
+      pusher.onEvents(batch);
+    },
+    onProblems: (problems) => pusher.onProblems(problems),
+  };
+  const nodes = new NodeAuthorizer(config.trustedNodeAccounts, pods);
+  const certificates = certificateService({
+    authority,
+    authenticator: tokens,
+    nodes,
+    trustDomain: config.trustDomain,
+    log: log.scope("ca"),
+    observer: metrics.certificates,
+  });
+  const resourceCount = () =>
+    store.typeUrls.reduce((sum, typeUrl) => sum + store.type(typeUrl)!.size, 0);
+  metrics.watch("pilot_services", "Total services known to pilot.", () => model.services.size);
+  watchRoot(metrics, authority, clock);
+  return { metrics, authority, tokens, store, delta, pusher, events, certificates, resourceCount };
+}
+
+function watchRoot(metrics: IstiodMetrics, authority: CertificateAuthority, clock: Clock): void {
+  const endsMs = () =>
+    Math.min(
+      ...authority.signingCa.rootsPem.map((pem) => new X509Certificate(pem).validToDate.getTime()),
+    );
+  metrics.watch(
+    "citadel_server_root_cert_expiry_timestamp",
+    "The unix timestamp, in seconds, when Citadel root cert will expire.",
+    () => endsMs() / 1000,
+  );
+  metrics.watch(
+    "citadel_server_root_cert_expiry_seconds",
+    "The time remaining, in seconds, before the root cert will expire.",
+    () => (endsMs() - clock.nowMs()) / 1000,
+  );
+}
+
+async function startWeb(
+  config: Config,
+  core: Core,
+  readiness: Readiness,
+  stack: AsyncDisposableStack,
+): Promise<Pick<Ports, "http" | "metrics">> {
+  const { metrics, authority } = core;
+  const host = config.bindAddress;
+  const http = await startHttpServer({
+    host,
+    port: config.httpPort,
+    routes: {
+      ...readiness.routes("/ready"),
+      ...debugRoutes({ ...core, rootBundlePem: () => authority.rootBundlePem }),
+    },
+  });
+  stack.defer(() => http.close());
+  const scrape = await startHttpServer({
+    host,
+    port: config.metricsPort,
+    routes: {
+      "GET /metrics": async (request) => prometheusReply(await metrics.families(), request),
+      "GET /version": () => jsonReply({ version: config.version, component: "istiod-lite" }),
+    },
+  });
+  stack.defer(() => scrape.close());
+  return { http: http.port, metrics: scrape.port };
+}
+
+async function startListeners(
+  config: Config,
+  core: Core,
+  { clock, log }: Surroundings,
+  stack: AsyncDisposableStack,
+): Promise<Pick<Ports, "plaintext" | "secure">> {
+  const { authority, tokens, delta } = core;
+  const listen = async (
+    name: string,
+    port: number,
+    credentials: ServerCredentials,
+    gate: Authenticator,
+  ) => {
+    const register = (server: Server) => {
+      delta.register(server, gate);
+      addService(server, IstioCertificateService, core.certificates);
+    };
+    const host = config.bindAddress;
+    const server = await GrpcServer.listen({ name, host, port, credentials, register, clock });
+    stack.defer(() => server.close(config.drainMs));
+    return server.port;
+  };
+  const serving = issueServingCertificate(authority.signingCa, config.extraSans, clock.nowMs());
+  const gate = tokenGate(tokens, log.scope("xds"));
+  return {
+    plaintext: await listen("xDS", config.plaintextPort, Credentials.createInsecure(), allowAnyone),
+    secure: await listen("xDS over TLS", config.securePort, servingCredentials(serving), gate),
+  };
+}
+
+function running(
+  core: Core,
+  readiness: Readiness,
+  ports: Ports,
+  owned: AsyncDisposableStack,
+  { log }: Surroundings,
+): App {
+  const { promise: stopped, resolve, reject } = Promise.withResolvers<void>();
+  let stopping = false;
+  const stop = () => {
+    if (stopping) return;
+    stopping = true;
+    log.scope("istiod").info("draining");
+    readiness.expect("draining");
+    core.delta.close();
+    owned.disposeAsync().then(resolve, reject);
+  };
+  return { ports, rootBundlePem: core.authority.rootBundlePem, stopped, stop };
+}
