@@ -1,0 +1,207 @@
+// Who is measured: no mesh at all, our ztunnel in its modes, and a peer's binary given by path.
+
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { WorkloadRequestSchema } from "@ambit/api/gen/istio/zds_pb.ts";
+import { openNetns } from "@ambit/common/sys/netns.ts";
+import { listenSeqpacket, SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
+import { BULK_PORT, CLIENT_IP, HTTP_PORT, SERVER_IP, type Topology } from "./topology.ts";
+
+export interface Contender {
+  readonly name: string;
+  /** Brings it up, ready to be measured; the returned function takes it down. */
+  start(topology: Topology): Promise<() => Promise<void>>;
+}
+
+const MAIN = resolve(import.meta.dirname, "../src/main.ts");
+const NODE = process.execPath;
+const PACKET_MARK = "1337";
+const START_TIMEOUT_MS = 15_000;
+
+export const noMesh: Contender = {
+  name: "no mesh",
+  start: () => Promise.resolve(() => Promise.resolve()),
+};
+
+/** Two ztunnels in dedicated mode, one per side, as if on two nodes. */
+export function crossNode(name: string, command: readonly string[]): Contender {
+  return {
+    name,
+    start: async (topology) => {
+      const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
+      const config = join(folder, "mesh.yaml");
+      writeFileSync(config, meshYaml("node-client", "node-server"));
+      const start = (side: "client" | "server") =>
+        topology.spawn(side, command, {
+          ...common(folder, config),
+          PROXY_MODE: "dedicated",
+          NODE_NAME: `node-${side}`,
+          PROXY_WORKLOAD_INFO: `default/${side}/${side}`,
+        });
+      const processes = [start("client"), start("server")];
+      topology.redirect("client");
+      topology.redirect("server");
+      await reachable(topology);
+      return () => stop(topology, processes, folder);
+    },
+  };
+}
+
+/** One shared ztunnel that holds both pods, handed over as the node agent does. */
+export function sameNode(mode: "local" | "hbone"): Contender {
+  return {
+    name: `ambit, same node, ${mode}`,
+    start: async (topology) => {
+      const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
+      const config = join(folder, "mesh.yaml");
+      const socket = join(folder, "zds.sock");
+      writeFileSync(config, meshYaml("node", "node"));
+      const agent = serveZds(topology, socket);
+      const ztunnel = topology.spawn("node", [NODE, MAIN], {
+        ...common(folder, config),
+        NODE_NAME: "node",
+        INPOD_UDS: socket,
+        SAME_NODE: mode,
+      });
+      await agent.enrolled;
+      topology.redirect("client");
+      topology.redirect("server");
+      await reachable(topology);
+      return async () => {
+        await stop(topology, [ztunnel], folder);
+        agent.close();
+      };
+    },
+  };
+}
+
+export function ambitCrossNode(): Contender {
+  return crossNode("ambit, cross-node", [NODE, MAIN]);
+}
+
+function common(folder: string, config: string): Record<string, string> {
+  return {
+    LOCAL_XDS_PATH: config,
+    FAKE_CA: "true",
+    FAKE_CA_FOLDER: join(folder, "ca"),
+    ENABLE_ORIG_SRC: "false",
+    PACKET_MARK,
+    RUST_LOG: "error",
+    ISTIO_META_DNS_CAPTURE: "false",
+    NODE_COMPILE_CACHE: join(tmpdir(), "ambit-bench-compile-cache"),
+  };
+}
+
+/** What both our ztunnel and Istio's read: each workload needs `services` and its node. */
+function meshYaml(clientNode: string, serverNode: string): string {
+  const workload = (name: string, ip: string, node: string) =>
+    `- {uid: "cluster//Pod/default/${name}", name: ${name}, namespace: default, serviceAccount: ${name}, workloadIps: ["${ip}"], protocol: HBONE, node: ${node}, network: "", services: {}}`;
+  return `workloads:\n${workload("client", CLIENT_IP, clientNode)}\n${workload("server", SERVER_IP, serverNode)}\n`;
+}
+
+function serveZds(topology: Topology, path: string): { enrolled: Promise<void>; close(): void } {
+  const enrolled = Promise.withResolvers<void>();
+  const listener = listenSeqpacket(path, (fd) => {
+    const requests = [...(["client", "server"] as const).map(addRequest), snapshotRequest()];
+    const next = () => {
+      const request = requests.shift();
+      if (request === undefined) return enrolled.resolve();
+      const netns = request.side && openNetns(`/run/netns/${topology.netns(request.side)}`);
+      socket.send(request.bytes, netns?.fd);
+      netns?.close();
+    };
+    const socket = new SeqpacketSocket(fd, { onPacket: next, onClose: () => undefined });
+  });
+  return { enrolled: enrolled.promise, close: () => listener.close() };
+}
+
+function addRequest(side: "client" | "server"): { bytes: Uint8Array; side?: "client" | "server" } {
+  const workloadInfo = { name: side, namespace: "default", serviceAccount: side };
+  const request = create(WorkloadRequestSchema, {
+    payload: { case: "add", value: { uid: side, workloadInfo } },
+  });
+  return { bytes: toBinary(WorkloadRequestSchema, request), side };
+}
+
+function snapshotRequest(): { bytes: Uint8Array; side?: "client" | "server" } {
+  const request = create(WorkloadRequestSchema, { payload: { case: "snapshotSent", value: {} } });
+  return { bytes: toBinary(WorkloadRequestSchema, request) };
+}
+
+/** The servers behind the proxies: nginx for requests, iperf3 for bytes. */
+export async function startServers(topology: Topology): Promise<() => Promise<void>> {
+  const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
+  const config = join(folder, "nginx.conf");
+  writeFileSync(config, nginxConfig(folder));
+  const processes = [
+    topology.spawn("server", [
+      "nginx",
+      "-c",
+      config,
+      "-p",
+      folder,
+      "-e",
+      join(folder, "error.log"),
+    ]),
+    topology.spawn("server", ["iperf3", "-s", "-p", String(BULK_PORT)]),
+  ];
+  await reachable(topology);
+  return () => stop(topology, processes, folder);
+}
+
+function nginxConfig(folder: string): string {
+  return `daemon off; worker_processes 1; pid ${folder}/nginx.pid;
+events { worker_connections 4096; }
+http {
+  access_log off; keepalive_requests 100000000; keepalive_timeout 3600;
+  client_body_temp_path ${folder}; proxy_temp_path ${folder}; fastcgi_temp_path ${folder};
+  uwsgi_temp_path ${folder}; scgi_temp_path ${folder};
+  server { listen ${HTTP_PORT} backlog=4096; location / { return 200 "hello\\n"; } }
+}
+`;
+}
+
+/** Waits until a request gets through. */
+async function reachable(topology: Topology): Promise<void> {
+  const deadline = performance.now() + START_TIMEOUT_MS;
+  for (;;) {
+    try {
+      topology.run("client", [
+        "curl",
+        "-sf",
+        "-m",
+        "1",
+        "-o",
+        "/dev/null",
+        `http://${SERVER_IP}:${HTTP_PORT}/`,
+      ]);
+      return;
+    } catch (error) {
+      if (performance.now() > deadline)
+        throw new Error("the server cannot be reached through the contender", { cause: error });
+      await delay(100);
+    }
+  }
+}
+
+async function stop(
+  topology: Topology,
+  processes: readonly ChildProcess[],
+  folder: string,
+): Promise<void> {
+  topology.unredirect("client");
+  topology.unredirect("server");
+  await Promise.all(
+    processes.map(async (child) => {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill("SIGKILL");
+      await once(child, "exit");
+    }),
+  );
+  rmSync(folder, { recursive: true, force: true });
+}

@@ -1,0 +1,153 @@
+// `npm run bench`: every contender in one run, interleaved, medians and ratios. Options:
+//   --seconds N (per figure, 4)  --rounds N (3)  --peer-ztunnel PATH  --only TEXT  --json
+
+import { execFileSync } from "node:child_process";
+import { parseArgs } from "node:util";
+import { UserError } from "@ambit/common/process/errors.ts";
+import { runMain } from "@ambit/common/process/run.ts";
+import {
+  ambitCrossNode,
+  type Contender,
+  crossNode,
+  noMesh,
+  sameNode,
+  startServers,
+} from "./contenders.ts";
+import { ROWS } from "./load.ts";
+import { SERVER_IP, Topology } from "./topology.ts";
+
+const TOOLS = ["wrk", "iperf3", "nginx", "nft", "ip", "curl"];
+
+interface Result {
+  readonly contender: string;
+  readonly row: string;
+  readonly unit: string;
+  readonly median: number;
+  readonly toNoMesh: number;
+  readonly toPeer?: number;
+}
+
+await runMain(async () => {
+  const { values } = parseArgs({
+    options: {
+      seconds: { type: "string", default: "4" },
+      rounds: { type: "string", default: "3" },
+      "peer-ztunnel": { type: "string" },
+      only: { type: "string" },
+      json: { type: "boolean", default: false },
+    },
+  });
+  requireTools();
+  const peer = values["peer-ztunnel"];
+  const contenders = [
+    noMesh,
+    ...(peer === undefined ? [] : [crossNode("peer ztunnel, cross-node", [peer])]),
+    ambitCrossNode(),
+    sameNode("hbone"),
+    sameNode("local"),
+  ].filter(
+    ({ name }) => values.only === undefined || name === noMesh.name || name.includes(values.only),
+  );
+  const samples = await measure(
+    contenders,
+    Number(values.seconds),
+    Number(values.rounds),
+    values.json,
+  );
+  const results = summarise(contenders, samples);
+  if (values.json) console.log(JSON.stringify(results, undefined, 2));
+  else printTable(results);
+  process.exit(0);
+});
+
+function requireTools(): void {
+  if (process.getuid?.() !== 0)
+    throw new UserError("the bench needs root: it makes network namespaces");
+  const missing = TOOLS.filter((tool) => {
+    try {
+      execFileSync("which", [tool], { stdio: "ignore" });
+      return false;
+    } catch {
+      return true;
+    }
+  });
+  if (missing.length > 0)
+    throw new UserError(`the bench needs ${missing.join(", ")}: install them with apt-get`);
+}
+
+type Samples = Map<string, number[]>;
+
+async function measure(
+  contenders: readonly Contender[],
+  seconds: number,
+  rounds: number,
+  quiet: boolean,
+): Promise<Samples> {
+  const topology = new Topology();
+  const samples: Samples = new Map();
+  topology.up();
+  try {
+    const stopServers = await startServers(topology);
+    for (let round = 1; round <= rounds; round++) {
+      for (const contender of contenders) {
+        if (!quiet) console.log(`round ${round}/${rounds}: ${contender.name}`);
+        const stop = await contender.start(topology);
+        for (const row of ROWS) {
+          const value = row.measure(topology, SERVER_IP, seconds);
+          samples
+            .getOrInsertComputed(`${contender.name}\n${row.name}`, (): number[] => [])
+            .push(value);
+        }
+        await stop();
+      }
+    }
+    await stopServers();
+  } finally {
+    topology.down();
+  }
+  return samples;
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+function summarise(contenders: readonly Contender[], samples: Samples): Result[] {
+  const of = (contender: string, row: string) =>
+    median(samples.get(`${contender}\n${row}`) ?? [Number.NaN]);
+  const peer = contenders.find(({ name }) => name.startsWith("peer"));
+  return ROWS.flatMap(({ name: row, unit }) =>
+    contenders.map(({ name }) => ({
+      contender: name,
+      row,
+      unit,
+      median: of(name, row),
+      toNoMesh: of(name, row) / of(noMesh.name, row),
+      ...(peer && { toPeer: of(name, row) / of(peer.name, row) }),
+    })),
+  );
+}
+
+function printTable(results: readonly Result[]): void {
+  const hasPeer = results.some(({ toPeer }) => toPeer !== undefined);
+  const header = ["figure", "contender", "median", "to no mesh", ...(hasPeer ? ["to peer"] : [])];
+  const lines = results.map(({ row, contender, median: value, unit, toNoMesh, toPeer }) => [
+    row,
+    contender,
+    `${value < 100 ? value.toFixed(2) : Math.round(value)} ${unit}`,
+    `${toNoMesh.toFixed(2)}×`,
+    ...(hasPeer ? [`${toPeer?.toFixed(2)}×`] : []),
+  ]);
+  const widths = header.map((title, i) =>
+    Math.max(title.length, ...lines.map((line) => line[i]!.length)),
+  );
+  for (const line of [header, ...lines])
+    console.log(
+      line
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join("  ")
+        .trimEnd(),
+    );
+}

@@ -1,0 +1,92 @@
+// The bench's network: a client's and a server's namespace joined by one veth pair, and a third for a
+// node's shared ztunnel. Names carry the process id; everything is removed at the end.
+
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+
+export const CLIENT_IP = "10.77.0.1";
+export const SERVER_IP = "10.77.0.2";
+export const SERVICE_IP = "10.96.77.1";
+export const HTTP_PORT = 8080;
+export const BULK_PORT = 5201;
+
+export type Place = "client" | "server" | "node";
+
+const sh = (script: string): void =>
+  void execFileSync("sh", ["-ec", script], { stdio: ["ignore", "ignore", "pipe"] });
+
+export class Topology {
+  readonly #prefix = `ambit-bench-${process.pid}`;
+
+  netns(place: Place): string {
+    return `${this.#prefix}-${place}`;
+  }
+
+  up(): void {
+    const [client, server, node] = [this.netns("client"), this.netns("server"), this.netns("node")];
+    sh(`
+      for n in ${client} ${server} ${node}; do
+        ip netns add $n; ip -n $n link set lo up
+        ip netns exec $n sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1
+      done
+      ip link add eth0 netns ${client} type veth peer name eth0 netns ${server}
+      ip -n ${client} addr add ${CLIENT_IP}/24 dev eth0; ip -n ${server} addr add ${SERVER_IP}/24 dev eth0
+      for n in ${client} ${server}; do ip -n $n link set eth0 up; ip -n $n route add default dev eth0; done`);
+  }
+
+  down(): void {
+    for (const place of ["client", "server", "node"] as const) {
+      try {
+        sh(`ip netns del ${this.netns(place)}`);
+      } catch {
+        // It was not there: nothing to remove.
+      }
+    }
+  }
+
+  /** Sends a namespace's TCP to the local proxy, as the node agent does for an enrolled pod. */
+  redirect(place: "client" | "server"): void {
+    execFileSync("ip", ["netns", "exec", this.netns(place), "nft", "-f", "-"], {
+      input: REDIRECT_RULES,
+    });
+  }
+
+  unredirect(place: "client" | "server"): void {
+    sh(`ip netns exec ${this.netns(place)} nft delete table inet bench || true`);
+  }
+
+  spawn(
+    place: Place,
+    command: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+  ): ChildProcess {
+    const [file, ...args] = ["ip", "netns", "exec", this.netns(place), ...command];
+    return spawn(file!, args, {
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+  }
+
+  run(place: Place, command: readonly string[]): string {
+    return execFileSync("ip", ["netns", "exec", this.netns(place), ...command], {
+      encoding: "utf8",
+      maxBuffer: 16 << 20,
+    });
+  }
+}
+
+const REDIRECT_RULES = `
+table inet bench {
+  chain output {
+    type nat hook output priority -100
+    meta mark 0x539 return
+    oifname "lo" return
+    meta l4proto tcp redirect to :15001
+  }
+  chain prerouting {
+    type nat hook prerouting priority -100
+    meta mark 0x539 return
+    iifname "lo" return
+    tcp dport != 15008 redirect to :15006
+  }
+}
+`;
