@@ -27,6 +27,7 @@ export function parseManifest(text: string, file: string): ParsedManifest {
     prettyErrors: false,
     uniqueKeys: true,
     merge: true,
+    logLevel: "error",
   });
   const resources: Resource[] = [];
   const problems: SourceProblem[] = [];

@@ -1,8 +1,8 @@
 // OpenMetrics text (and what Prometheus still asks for) from metric families, negotiated and compressed
 // as ztunnel serves it (§7.1): families without samples are left out, the body ends with # EOF.
 
-import { brotliCompressSync, gzipSync } from "node:zlib";
 import type { HttpReply, HttpRequest } from "../process/http-server.ts";
+import { encodeBody } from "./content-encoding.ts";
 
 export interface Sample {
   readonly labels: Readonly<Record<string, string | number>>;
@@ -77,36 +77,34 @@ export function renderPrometheus(families: readonly Family[]): string {
 }
 
 /** The reply to a scrape of istiod: always the classic text, compressed by Accept-Encoding. */
-export function prometheusReply(families: readonly Family[], { headers }: HttpRequest): HttpReply {
-  const type = "text/plain; version=0.0.4; charset=utf-8";
-  return compressedReply(renderPrometheus(families), type, headers);
+export function prometheusReply(
+  families: readonly Family[],
+  request: Pick<HttpRequest, "headers">,
+): Promise<HttpReply> {
+  return reply(renderPrometheus(families), "text/plain; version=0.0.4; charset=utf-8", request);
 }
 
-/** The reply to a scrape: content type by Accept, gzip or br by Accept-Encoding. */
-export function metricsReply(families: readonly Family[], { headers }: HttpRequest): HttpReply {
-  const text = renderOpenMetrics(families);
-  const open = headers.accept?.includes("application/openmetrics-text") ?? false;
+/** The reply to a scrape: content type by Accept, compressed by Accept-Encoding. */
+export function metricsReply(
+  families: readonly Family[],
+  request: Pick<HttpRequest, "headers">,
+): Promise<HttpReply> {
+  const open = request.headers.accept?.includes("application/openmetrics-text") ?? false;
   const type = open
     ? "application/openmetrics-text;charset=utf-8;version=1.0.0"
     : "text/plain; charset=utf-8";
-  return compressedReply(text, type, headers);
+  return reply(renderOpenMetrics(families), type, request);
 }
 
-function compressedReply(text: string, type: string, headers: HttpRequest["headers"]): HttpReply {
-  const accepted = headers["accept-encoding"] ?? "";
-  if (accepted.includes("br")) {
-    return {
-      status: 200,
-      body: brotliCompressSync(text),
-      headers: { "content-type": type, "content-encoding": "br" },
-    };
-  }
-  if (accepted.includes("gzip")) {
-    return {
-      status: 200,
-      body: gzipSync(text),
-      headers: { "content-type": type, "content-encoding": "gzip" },
-    };
-  }
-  return { status: 200, body: text, headers: { "content-type": type } };
+async function reply(
+  text: string,
+  contentType: string,
+  { headers }: Pick<HttpRequest, "headers">,
+): Promise<HttpReply> {
+  const encoded = await encodeBody(text, String(headers["accept-encoding"] ?? ""));
+  return {
+    status: 200,
+    body: encoded.body,
+    headers: { "content-type": contentType, ...encoded.headers },
+  };
 }

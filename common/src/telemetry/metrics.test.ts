@@ -41,7 +41,7 @@ describe("metrics", () => {
 
   it("render as OpenMetrics with counters in _total and an end mark", async () => {
     const families = await sample().families();
-    const { body, headers } = metricsReply(
+    const { body, headers } = await metricsReply(
       families,
       request({ accept: "application/openmetrics-text; version=1.0.0" }),
     );
@@ -52,7 +52,10 @@ describe("metrics", () => {
 
   it("compress when the client accepts it", async () => {
     const families = await sample().families();
-    const { body, headers } = prometheusReply(families, request({ "accept-encoding": "gzip" }));
+    const { body, headers } = await prometheusReply(
+      families,
+      request({ "accept-encoding": "gzip" }),
+    );
     expect(headers?.["content-encoding"]).toBe("gzip");
     expect(gunzipSync(body as Buffer).toString()).toBe(renderPrometheus(families));
   });

@@ -65,7 +65,7 @@ export function toDer(node: Asn1): Buffer {
 }
 
 /** forge's type declarations lack the options form; BIT STRINGs must stay as they are, not be guessed at. */
-const parse = asn1.fromDer as (
+const parse = asn1.fromDer as unknown as (
   bytes: forge.util.ByteStringBuffer,
   options: { strict: boolean; decodeBitStrings: boolean },
 ) => Asn1;
