@@ -163,6 +163,7 @@ describe("enrolling", () => {
     expect(outside.connectionCount).toBe(0);
     startZtunnel();
     await state("enabled");
+    expect(lines.filter((line) => line.includes("ztunnel-absent"))).toHaveLength(1);
   });
 
   it("stays pending while ztunnel refuses the pod", async () => {

@@ -28,21 +28,17 @@ export interface ReconcilerOptions {
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #queue: KeyedQueue;
+  /** The last failure of each pod that has one: repetitions are not worth a line. */
+  readonly #failing = new Map<string, string>();
   /** Before the start's own pass is over, events only update the model. */
   #started = false;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
-    const { clock, log, metrics } = options;
     this.#queue = new KeyedQueue({
-      clock,
+      clock: options.clock,
       work: (key) => this.#reconcile(key),
-      onFailure: (key, error, retryInMs) => {
-        const code = failureCode(error);
-        metrics.failures.inc({ code });
-        const fields = { pod: key, code, retry_ms: retryInMs, error: errorMessage(error) };
-        log.warn("pod not as it should be, trying again", fields);
-      },
+      onFailure: (key, error, retryInMs) => this.#onFailure(key, error, retryInMs),
     });
   }
 
@@ -107,7 +103,23 @@ export class Reconciler {
     return enrolment(pod, model.namespace(pod.namespace), options);
   }
 
+  #onFailure(key: string, error: unknown, retryInMs: number): void {
+    const { log, metrics } = this.#options;
+    const code = failureCode(error);
+    metrics.failures.inc({ code });
+    const repeated = this.#failing.get(key) === code;
+    this.#failing.set(key, code);
+    const fields = { pod: key, code, retry_ms: retryInMs, error: errorMessage(error) };
+    if (repeated) log.debug("pod still not as it should be", fields);
+    else log.warn("pod not as it should be, trying again until it is", fields);
+  }
+
   async #reconcile(key: string): Promise<void> {
+    await this.#step(key);
+    this.#failing.delete(key);
+  }
+
+  async #step(key: string): Promise<void> {
     const { model, mesh, metrics, log } = this.#options;
     const pod = model.pod(key);
     for (const former of mesh.entriesOf(key)) {
