@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, watch, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
@@ -11,6 +11,7 @@ import {
   IstioCertificateService,
 } from "@ambit/api/gen/istio/citadel_pb.ts";
 import { AddressSchema } from "@ambit/api/gen/istio/workload_pb.ts";
+import { FolderStore } from "@ambit/common/resources/folder-store.ts";
 import { memoryLog } from "@ambit/common/telemetry/log.ts";
 import { RawStream, TestClient } from "@ambit/common/testing/xds-harness.ts";
 import { certificateFromChain } from "@ambit/common/tls/certificate.ts";
@@ -229,6 +230,32 @@ describe("istiod-lite", () => {
     const version = await fetch(`http://127.0.0.1:${app.ports.metrics}/version`);
     expect(await version.json()).toMatchObject({ component: "istiod-lite" });
     expect((await fetch(fixture.url("/ready"))).status).toBe(200);
+  });
+
+  it("writes to a policy what ztunnels make of it, once", async () => {
+    const store = new FolderStore(fixture.folder);
+    const key = { kind: "AuthorizationPolicy", namespace: "shop", name: "only-web" } as const;
+    fixture.write("authorizationpolicy.shop.only-web.yaml", POLICY);
+    fixture.write("pod.shop.reviews-1.yaml", pod("reviews-1"));
+    await fixture.start({ STATUS_DIR: fixture.folder });
+    const watcher = watch(fixture.folder);
+    const accepted = () => store.get(key)?.status?.conditions?.[0];
+    while (accepted() === undefined) await once(watcher, "change");
+    watcher.close();
+    expect(accepted()).toMatchObject({
+      type: "ZtunnelAccepted",
+      status: "True",
+      reason: "Accepted",
+    });
+    expect(await (await fetch(fixture.url("/debug/policyz"))).json()).toMatchObject([
+      { key, accepted: true },
+    ]);
+    // The write came back as an event; what follows it must not be another write.
+    using client = new TestClient(fixture.plaintext);
+    await client.untilSynced();
+    fixture.write("pod.shop.reviews-2.yaml", pod("reviews-2"));
+    await client.signal.until(() => client.of(TYPE_ADDRESS).size === 2);
+    expect(store.get(key)?.metadata.resourceVersion).toBe("1");
   });
 
   it("speaks TLS to token holders, only as the node they are", async () => {

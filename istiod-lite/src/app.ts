@@ -10,6 +10,7 @@ import { type Clock, systemClock } from "@ambit/common/process/clock.ts";
 import { jsonReply, startHttpServer } from "@ambit/common/process/http-server.ts";
 import { Readiness } from "@ambit/common/process/readiness.ts";
 import { FolderSource } from "@ambit/common/resources/folder-source.ts";
+import { FolderStore } from "@ambit/common/resources/folder-store.ts";
 import { prometheusReply } from "@ambit/common/telemetry/exposition.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import { allowAnyone, type Authenticator, DeltaServer } from "@ambit/common/xds/delta-server.ts";
@@ -26,6 +27,7 @@ import { debugRoutes } from "./debug.ts";
 import { IstiodMetrics } from "./metrics.ts";
 import { MeshModel } from "./model/mesh-model.ts";
 import { MeshPusher } from "./push/mesh-pusher.ts";
+import { PolicyStatuses } from "./push/policy-status.ts";
 import { PodDirectory } from "./push/pod-directory.ts";
 import { tokenGate } from "./push/token-gate.ts";
 import { createAuthority, createTokenAuthenticator } from "./trust.ts";
@@ -91,8 +93,12 @@ function buildCore(config: Config, { clock, random, log }: Surroundings) {
   const pods = new PodDirectory();
   const xdsLog = log.scope("xds");
   const delta = new DeltaServer({ store, clock, random, log: xdsLog, observer: metrics });
+  const writer =
+    config.statusFolder === undefined ? undefined : new FolderStore(config.statusFolder);
+  const statuses = new PolicyStatuses({ writer, clock, log: log.scope("status") });
   const pusher = new MeshPusher({
     model,
+    statuses,
     sink: store,
     clock,
     log: log.scope("push"),
@@ -120,7 +126,18 @@ function buildCore(config: Config, { clock, random, log }: Surroundings) {
     store.typeUrls.reduce((sum, typeUrl) => sum + store.type(typeUrl)!.size, 0);
   metrics.watch("pilot_services", "Total services known to pilot.", () => model.services.size);
   watchRoot(metrics, authority, clock);
-  return { metrics, authority, tokens, store, delta, pusher, events, certificates, resourceCount };
+  return {
+    metrics,
+    authority,
+    tokens,
+    store,
+    delta,
+    pusher,
+    statuses,
+    events,
+    certificates,
+    resourceCount,
+  };
 }
 
 function watchRoot(metrics: IstiodMetrics, authority: CertificateAuthority, clock: Clock): void {

@@ -6,6 +6,8 @@ import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
 export interface Config {
   /** Files and folders of manifests. */
   readonly manifests: readonly string[];
+  /** The store among them whose objects get a status; undefined: none is written. */
+  readonly statusFolder: string | undefined;
   readonly clusterId: string;
   readonly clusterDomain: string;
   readonly trustDomain: string;
@@ -52,6 +54,7 @@ export function parseConfig(env: Environment): Config {
   read.parsed("LOG_LEVEL", undefined, (value) => void parseLevelFilter(value));
   const config: Config = {
     manifests: list(read.text("MANIFESTS", "")),
+    statusFolder: read.text("STATUS_DIR"),
     clusterId: read.text("CLUSTER_ID", "Kubernetes"),
     clusterDomain: read.text("CLUSTER_DOMAIN", "cluster.local"),
     trustDomain: read.text("TRUST_DOMAIN", "cluster.local"),

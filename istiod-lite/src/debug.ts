@@ -12,11 +12,13 @@ import {
   type XdsResource,
 } from "@ambit/common/xds/resource-type.ts";
 import type { MeshPusher } from "./push/mesh-pusher.ts";
+import type { PolicyStatuses } from "./push/policy-status.ts";
 
 export interface DebugParts {
   readonly delta: DeltaServer;
   readonly store: ResourceStore;
   readonly pusher: MeshPusher;
+  readonly statuses: PolicyStatuses;
   readonly rootBundlePem: () => string;
 }
 
@@ -25,11 +27,12 @@ const SCHEMAS = new Map<string, DescMessage>([
   [TYPE_AUTHORIZATION, AuthorizationSchema],
 ]);
 
-export function debugRoutes({ delta, store, pusher, rootBundlePem }: DebugParts): Routes {
+export function debugRoutes({ delta, store, pusher, statuses, rootBundlePem }: DebugParts): Routes {
   const routes: Routes = {
     "GET /debug/syncz": () => jsonReply(delta.sessions),
     "GET /debug/resourcesz": ({ query }) => resources(store, query),
     "GET /debug/problemsz": () => jsonReply(pusher.problems),
+    "GET /debug/policyz": () => jsonReply(statuses.verdicts),
     "GET /debug/rootz": () => ({
       status: 200,
       body: rootBundlePem(),

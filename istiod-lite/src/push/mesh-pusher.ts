@@ -14,13 +14,17 @@ import {
   TYPE_AUTHORIZATION,
   type XdsChange,
 } from "@ambit/common/xds/resource-type.ts";
+import type { PolicyStatus } from "../model/mesh-model.ts";
 import { Debounce } from "./debounce.ts";
+import type { PolicyStatuses } from "./policy-status.ts";
 
 /** What the pusher needs of the mesh model. */
 export interface Model {
   apply(event: ResourceEvent): void;
   /** What changed since the last call, translated. */
   flush(): readonly XdsChange[];
+  /** What became of the policies translated since the last call. */
+  takeStatuses(): readonly PolicyStatus[];
 }
 
 export interface PushObserver {
@@ -39,6 +43,7 @@ export interface MeshPusherOptions {
   readonly debounceAfterMs: number;
   readonly debounceMaxMs: number;
   readonly observer: PushObserver;
+  readonly statuses: PolicyStatuses;
 }
 
 export class MeshPusher implements ResourceHandler {
@@ -65,10 +70,11 @@ export class MeshPusher implements ResourceHandler {
   }
 
   onEvents(events: readonly ResourceEvent[]): void {
-    const { model, observer } = this.#options;
+    const { model, observer, statuses } = this.#options;
     for (const event of events) {
       observer.event(event);
       model.apply(event);
+      if (event.type === "delete") statuses.forget(event.key);
     }
     if (events.length > 0) this.#debounce.touch();
   }
@@ -85,7 +91,7 @@ export class MeshPusher implements ResourceHandler {
 
   /** Pushes now what is waiting. Policies go first: workloads name them. */
   flush(): void {
-    const { model, sink, clock, log, observer } = this.#options;
+    const { model, sink, clock, log, observer, statuses } = this.#options;
     this.#debounce.cancel();
     const startMs = clock.monotonicMs();
     const changes = [...model.flush()].sort((a, b) => rank(a) - rank(b));
@@ -100,6 +106,7 @@ export class MeshPusher implements ResourceHandler {
       });
       sink.apply(change);
     }
+    statuses.update(model.takeStatuses());
   }
 
   close(): void {
