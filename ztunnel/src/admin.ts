@@ -1,8 +1,5 @@
 // ztunnel's admin port (15000, loopback only): what istioctl reads, and what `ambit` reads besides.
 
-import { setTimeout as delay } from "node:timers/promises";
-import { Session } from "node:inspector/promises";
-import { X509Certificate } from "node:crypto";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import {
   type HttpReply,
@@ -10,29 +7,29 @@ import {
   type Routes,
   textReply,
 } from "@ambit/common/process/http-server.ts";
-import { Log, parseLevelFilter } from "@ambit/common/telemetry/log.ts";
+import { type Log, parseLevelFilter } from "@ambit/common/telemetry/log.ts";
+import { type DumpParts, configDump } from "./config-dump.ts";
 import type { Config } from "./config.ts";
-import type { PodRegistry } from "./inpod/pod-registry.ts";
-import type { SecretManager, SecretState } from "./identity/secret-manager.ts";
-import type { WorkerHost } from "./worker/host.ts";
+import { type ProfiledThreads, cpuProfile, heapProfile } from "./profile.ts";
+import type { Workers } from "./worker/host.ts";
 
 export interface AdminParts {
   readonly config: Config;
-  readonly workers: WorkerHost;
-  readonly secrets: SecretManager;
-  readonly pods: PodRegistry;
+  readonly workers: Workers & ProfiledThreads;
+  readonly secrets: { readonly secrets: DumpParts["secrets"] };
+  readonly pods: DumpParts["pods"];
   readonly log: Log;
   stop(): void;
 }
-
-const PROFILE_SECONDS_MAX = 300;
-const PROFILE_SECONDS_DEFAULT = 10;
 
 const INDEX = `<!doctype html><title>ztunnel</title><h1>ztunnel</h1><ul>
 <li><a href="/config_dump">/config_dump</a> the mesh as this node knows it
 <li><a href="/connections">/connections</a> live connections
 <li>/explain?source=namespace/pod&amp;destination=host:port why a connection goes where it goes
-<li>/logging?level=debug (POST) <li>/quitquitquit (POST) <li><a href="/debug/pprof/profile?seconds=10">/debug/pprof/profile</a>
+<li>/logging?level=debug (POST), /logging?reset (POST)
+<li>/quitquitquit (POST)
+<li><a href="/debug/pprof/profile?seconds=10">/debug/pprof/profile</a> CPU, ?thread=main for the main thread
+<li><a href="/debug/pprof/heap">/debug/pprof/heap</a> sampled allocations, likewise
 </ul>\n`;
 
 export function adminRoutes(parts: AdminParts): Routes {
@@ -42,7 +39,7 @@ export function adminRoutes(parts: AdminParts): Routes {
       body: INDEX,
       headers: { "content-type": "text/html; charset=utf-8" },
     }),
-    "GET /config_dump": async () => jsonReply(await configDump(parts)),
+    "GET /config_dump": async () => jsonReply(await dump(parts)),
     "GET /connections": async () =>
       jsonReply((await parts.workers.askAll("connections", null)).flat()),
     "GET /explain": ({ query }) => explain(parts, query),
@@ -51,11 +48,12 @@ export function adminRoutes(parts: AdminParts): Routes {
       parts.stop();
       return textReply("shutdown now\n");
     },
-    "GET /debug/pprof/profile": ({ query }) => profile(query),
+    "GET /debug/pprof/profile": ({ query }) => cpuProfile(parts.workers, query),
+    "GET /debug/pprof/heap": ({ query }) => heapProfile(parts.workers, query),
   };
 }
 
-async function configDump({
+async function dump({
   config,
   workers,
   secrets,
@@ -65,39 +63,13 @@ async function configDump({
     workers.askOne("stateDump", null),
     workers.askAll("connections", null),
   ]);
-  return {
-    ...state,
-    certificates: secrets.secrets.map(({ id, state: secret }) => dumpSecret(id, secret)),
-    workloadState: pods.dump(connections.flat()),
-    version: { version: config.version, component: "ztunnel" },
+  return configDump({
     config,
-  };
-}
-
-function dumpSecret(identity: string, secret: SecretState): Record<string, unknown> {
-  if (secret.state !== "available") {
-    const state =
-      secret.state === "initializing" ? "Initializing" : `Unavailable: ${secret.reason}`;
-    return { identity, state, certChain: [], rootCerts: [] };
-  }
-  const { leafPem, intermediatesPem, rootsPem } = secret.certificate;
-  return {
-    identity,
-    state: "Available",
-    certChain: [leafPem, ...intermediatesPem].map(dumpCertificate),
-    rootCerts: rootsPem.map(dumpCertificate),
-  };
-}
-
-/** istioctl expects the PEM in base64 once more. */
-function dumpCertificate(pem: string): Record<string, string> {
-  const { serialNumber, validFromDate, validToDate } = new X509Certificate(pem);
-  return {
-    pem: Buffer.from(pem).toString("base64"),
-    serialNumber: BigInt(`0x${serialNumber}`).toString(),
-    validFrom: validFromDate.toISOString(),
-    expirationTime: validToDate.toISOString(),
-  };
+    state,
+    secrets: secrets.secrets,
+    connections: connections.flat(),
+    pods,
+  });
 }
 
 async function explain({ workers }: AdminParts, query: URLSearchParams): Promise<HttpReply> {
@@ -120,7 +92,7 @@ async function setLogging(
 ): Promise<HttpReply> {
   const base = query.has("reset") ? config.logLevel : log.level;
   const level = query.get("level");
-  const filter = level === null || level === "" ? base : `${base},${level}`;
+  const filter = level === null || level === "" ? base : combine(base, level);
   try {
     parseLevelFilter(filter);
   } catch (error) {
@@ -131,21 +103,13 @@ async function setLogging(
   return textReply(`current log level is ${log.level}\n`);
 }
 
-/** A CPU profile of the main thread in V8's format. */
-async function profile(query: URLSearchParams): Promise<HttpReply> {
-  const seconds = Number(query.get("seconds") ?? PROFILE_SECONDS_DEFAULT);
-  if (!(seconds >= 1 && seconds <= PROFILE_SECONDS_MAX)) {
-    return textReply(`seconds must be 1 to ${PROFILE_SECONDS_MAX}\n`, 400);
+/** The later part wins; what it replaces goes, so that repeated calls do not grow the filter. */
+function combine(base: string, added: string): string {
+  const parts = new Map<string, string>();
+  for (const part of `${base},${added}`.split(",")) {
+    const text = part.trim();
+    const scope = text.includes("=") ? text.slice(0, text.indexOf("=")) : "";
+    parts.set(scope, text);
   }
-  const session = new Session();
-  session.connect();
-  try {
-    await session.post("Profiler.enable");
-    await session.post("Profiler.start");
-    await delay(seconds * 1000);
-    const { profile: result } = await session.post("Profiler.stop");
-    return jsonReply(result);
-  } finally {
-    session.disconnect();
-  }
+  return [...parts.values()].join(",");
 }

@@ -1,12 +1,13 @@
-// Wires ztunnel's main thread: workers, certificates, the mesh (xDS or a file), the pods (ZDS or one
-// dedicated workload), and the servers around them. Starts in ztunnel's order (§2.2), stops by draining.
+// ztunnel's main thread: workers, certificates, the mesh (xDS or a file), the pods (ZDS or one dedicated
+// workload), and the servers around them. Starts in ztunnel's order (§2.2), stops by draining (§7.5).
 
-import { systemClock } from "@ambit/common/process/clock.ts";
-import { startHttpServer, type HttpServer } from "@ambit/common/process/http-server.ts";
+import { type Clock, sleep, systemClock } from "@ambit/common/process/clock.ts";
+import { errorMessage, UserError } from "@ambit/common/process/errors.ts";
+import { requireCapabilities } from "@ambit/common/sys/capabilities.ts";
+import type { HttpServer } from "@ambit/common/process/http-server.ts";
 import { Readiness } from "@ambit/common/process/readiness.ts";
-import { errorMessage } from "@ambit/common/process/errors.ts";
-import { Log } from "@ambit/common/telemetry/log.ts";
-import { mergeFamilies, metricsReply } from "@ambit/common/telemetry/exposition.ts";
+import { Log, type Logger } from "@ambit/common/telemetry/log.ts";
+import type { SpiffeId } from "@ambit/common/tls/identity.ts";
 import { adminRoutes } from "./admin.ts";
 import type { Config } from "./config.ts";
 import { createCaClient } from "./identity/create-ca-client.ts";
@@ -14,145 +15,200 @@ import { Priority, SecretManager, type SecretState } from "./identity/secret-man
 import { PodRegistry } from "./inpod/pod-registry.ts";
 import { ZdsClient } from "./inpod/zds-client.ts";
 import { MainMetrics } from "./metrics.ts";
-import type { WorkerMessage } from "./worker/protocol.ts";
-import { WorkerHost } from "./worker/host.ts";
-import { startMesh, type Mesh } from "./xds/mesh.ts";
-import type { SpiffeId } from "@ambit/common/tls/identity.ts";
+import { type ServerPlan, startServers } from "./servers.ts";
+import { WorkerHost, type WorkerEvents } from "./worker/host.ts";
+import { type Mesh, startMesh } from "./xds/mesh.ts";
 
-export interface App {
-  readonly stopped: Promise<void>;
-  /** Starts draining; `stopped` resolves when that is over. */
-  stop(): void;
-}
+/** Workers cut what is left at the deadline; one that does not even answer is not waited for longer. */
+const DRAIN_ANSWER_MS = 2_000;
 
-/** Builds and starts everything; rejects with a UserError when the environment does not allow it. */
-export async function buildApp(config: Config): Promise<App> {
-  const log = new Log({ format: config.logFormat, level: config.logLevel });
-  const main = log.scope("ztunnel");
-  const readiness = new Readiness();
-  readiness.expect("workers", "mesh state", "pods");
-  const { promise: stopped, resolve: finish } = Promise.withResolvers<void>();
+export class App {
+  readonly #config: Config;
+  readonly #clock: Clock = systemClock;
+  readonly #log: Log;
+  readonly #main: Logger;
+  readonly #readiness = new Readiness();
+  readonly #workers: WorkerHost;
+  readonly #secrets: SecretManager;
+  readonly #pods: PodRegistry;
+  readonly #metrics: MainMetrics;
+  readonly #end = Promise.withResolvers<void>();
+  #servers: readonly HttpServer[] = [];
+  #mesh: Mesh | undefined;
+  #zds: ZdsClient | undefined;
+  #stopping = false;
 
-  const workers = new WorkerHost(config, {
-    onMessage: (message) => onWorkerMessage(secrets, message),
-    onDeath: (error) => {
-      main.error("datapath worker died, exiting", { error: errorMessage(error) });
-      process.exit(1);
-    },
-  });
-  const secrets = new SecretManager({
-    ca: createCaClient(config, systemClock, log.scope("ca")),
-    clock: systemClock,
-    random: Math.random,
-    onChange: (id, state) => void sendCertificate(workers, id, state),
-  });
-  const pods = new PodRegistry(workers, systemClock, log.scope("inpod"), (pending) => {
-    if (pending > 0) readiness.expect("unserved pods");
-    else readiness.done("unserved pods");
-  });
-  const metrics = new MainMetrics(config, pods);
-
-  const servers: HttpServer[] = [
-    await startHttpServer({
-      host: "::",
-      port: config.readinessPort,
-      routes: readiness.routes("/healthz/ready"),
-    }),
-    await startHttpServer({
-      host: "localhost",
-      port: config.adminPort,
-      routes: adminRoutes({ config, workers, secrets, pods, log, stop: () => stop() }),
-    }),
-    await startHttpServer({
-      host: "::",
-      port: config.metricsPort,
-      routes: metricsRoutes(workers, metrics),
-    }),
-  ];
-  await workers.ready();
-  readiness.done("workers");
-  let mesh: Mesh | undefined;
-  let zds: ZdsClient | undefined;
-  let stopping = false;
-
-  const stop = () => {
-    if (stopping) return;
-    stopping = true;
-    main.info("draining", { deadline_ms: config.drainDeadlineMs });
-    zds?.close();
-    void workers
-      .askAll("drain", { deadlineMs: config.drainDeadlineMs })
-      .catch((error: unknown) => main.warn("drain failed", { error: errorMessage(error) }))
-      .then(async () => {
-        mesh?.close();
-        secrets.close();
-        await Promise.all(servers.map((server) => server.close()));
-        await workers.stop();
-        main.info("stopped");
-        finish();
-      });
-  };
-
-  mesh = startMesh(config, workers, log.scope("xds"), metrics);
-  void mesh.synced.then(async () => {
-    readiness.done("mesh state");
-    if (stopping) return;
-    zds = await startPods(config, pods, log, readiness);
-  });
-  main.info("started", {
-    node: config.nodeName,
-    mode: config.proxyMode,
-    workers: config.workerThreads,
-  });
-  return { stopped, stop };
-}
-
-/** Shared mode follows the node agent; dedicated mode serves one workload in our own namespace. */
-async function startPods(
-  config: Config,
-  pods: PodRegistry,
-  log: Log,
-  readiness: Readiness,
-): Promise<ZdsClient | undefined> {
-  if (config.proxyWorkload !== undefined && config.proxyMode === "dedicated") {
-    await pods.add("dedicated", config.proxyWorkload, undefined);
-    readiness.done("pods");
-    return undefined;
+  private constructor(config: Config, log: Log) {
+    this.#config = config;
+    this.#log = log;
+    this.#main = log.scope("ztunnel");
+    // A failure while starting is reported by start() itself.
+    this.#end.promise.catch(() => undefined);
+    this.#readiness.expect("workers", "state manager", "workload proxy manager");
+    this.#workers = new WorkerHost(config, this.#workerEvents());
+    this.#secrets = new SecretManager({
+      ca: createCaClient(config, this.#clock, log.scope("ca")),
+      clock: this.#clock,
+      random: Math.random,
+      onChange: (id, state) => void this.#sendCertificate(id, state),
+    });
+    this.#pods = new PodRegistry(this.#workers, this.#clock, log.scope("inpod"), (pending) => {
+      if (pending > 0) this.#readiness.expect("unserved pods");
+      else this.#readiness.done("unserved pods");
+    });
+    this.#metrics = new MainMetrics(config, () => ({
+      pods: this.#pods.counts,
+      threadUtilization: new Map([
+        ["main", performance.eventLoopUtilization().utilization],
+        ...this.#workers.utilization,
+      ]),
+    }));
   }
-  return new ZdsClient({
-    path: config.zdsSocket,
-    pods,
-    clock: systemClock,
-    log: log.scope("inpod"),
-    onSynced: (synced) => (synced ? readiness.done("pods") : readiness.expect("pods")),
-    onProtocolError: () => process.exit(1),
-  });
+
+  /** Starts everything; rejects with a UserError when the environment does not allow it. */
+  static async start(config: Config, log = logFor(config)): Promise<App> {
+    if (config.proxyMode === "shared" && config.proxyEnabled) {
+      requireCapabilities("ztunnel", ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
+    } else if (config.packetMark !== undefined) requireCapabilities("ztunnel", ["CAP_NET_ADMIN"]);
+    const app = new App(config, log);
+    try {
+      await app.#start();
+      return app;
+    } catch (error) {
+      await app.#workers.stop();
+      throw error;
+    }
+  }
+
+  /** Resolves when drained; rejects with why the process cannot go on. */
+  get stopped(): Promise<void> {
+    return this.#end.promise;
+  }
+
+  /** Resolves when every listener is up for the first time. */
+  whenReady(): Promise<void> {
+    return this.#readiness.whenReady();
+  }
+
+  /** Starts draining; idempotent. Listeners close at once, connections have until the deadline. */
+  stop(): void {
+    if (this.#stopping) return;
+    this.#stopping = true;
+    const deadlineMs = this.#config.drainDeadlineMs;
+    this.#main.info("draining", { deadline_ms: deadlineMs });
+    this.#zds?.close();
+    this.#pods.close();
+    this.#drain(deadlineMs).then(
+      () => this.#end.resolve(),
+      (error: unknown) => this.#fail(error),
+    );
+  }
+
+  async #start(): Promise<void> {
+    this.#servers = await startServers(this.#serverPlan());
+    await this.#workers.ready();
+    this.#readiness.done("workers");
+    const { nodeName, proxyMode, workerThreads } = this.#config;
+    this.#main.info("started", { node: nodeName, mode: proxyMode, workers: workerThreads });
+    if (this.#stopping) return;
+    this.#mesh = startMesh(this.#config, this.#workers, this.#log.scope("xds"), this.#metrics);
+    this.#mesh.synced
+      .then(() => {
+        this.#readiness.done("state manager");
+        return this.#stopping ? undefined : this.#startPods();
+      })
+      .catch((error: unknown) => this.#fail(error));
+  }
+
+  #serverPlan(): ServerPlan {
+    return {
+      config: this.#config,
+      readiness: this.#readiness,
+      workers: this.#workers,
+      metrics: this.#metrics,
+      admin: adminRoutes({
+        config: this.#config,
+        workers: this.#workers,
+        secrets: this.#secrets,
+        pods: this.#pods,
+        log: this.#log,
+        stop: () => this.stop(),
+      }),
+    };
+  }
+
+  /** Shared mode follows the node agent; dedicated mode serves one workload in our own namespace. */
+  async #startPods(): Promise<void> {
+    const { proxyEnabled, proxyMode, proxyWorkload, zdsSocket } = this.#config;
+    if (!proxyEnabled) return this.#readiness.done("workload proxy manager");
+    if (proxyMode === "dedicated" && proxyWorkload !== undefined) {
+      await this.#startDedicated(proxyWorkload);
+      return this.#readiness.done("workload proxy manager");
+    }
+    this.#zds = new ZdsClient({
+      path: zdsSocket,
+      pods: this.#pods,
+      clock: this.#clock,
+      log: this.#log.scope("inpod"),
+      onSynced: (synced) => {
+        if (synced) this.#readiness.done("workload proxy manager");
+        else this.#readiness.expect("workload proxy manager");
+      },
+      onProtocolError: () => this.#fail(new UserError("the node agent broke the ZDS protocol")),
+    });
+  }
+
+  async #startDedicated(workload: NonNullable<Config["proxyWorkload"]>): Promise<void> {
+    try {
+      await this.#pods.add("dedicated", workload, undefined);
+    } catch (error) {
+      throw new UserError(errorMessage(error));
+    }
+  }
+
+  async #drain(deadlineMs: number): Promise<void> {
+    const drained = this.#workers.askAll("drain", { deadlineMs });
+    const outcome = await Promise.race([
+      drained,
+      sleep(this.#clock, deadlineMs + DRAIN_ANSWER_MS).then(() => "late" as const),
+    ]);
+    if (outcome === "late") this.#main.warn("a worker does not answer, stopping without it");
+    this.#mesh?.close();
+    this.#secrets.close();
+    await Promise.all(this.#servers.map((server) => server.close()));
+    await this.#workers.stop();
+    this.#main.info("stopped");
+  }
+
+  #fail(error: unknown): void {
+    this.#main.error("cannot go on", { error: errorMessage(error) });
+    this.#end.reject(error);
+  }
+
+  #workerEvents(): WorkerEvents {
+    return {
+      onMessage: (message) => {
+        if (message.type === "certificateWanted") this.#secrets.want(message.id, Priority.realTime);
+        else this.#secrets.forget(message.id);
+      },
+      onDeath: (error) => this.#fail(error),
+    };
+  }
+
+  async #sendCertificate(id: SpiffeId, state: SecretState | undefined): Promise<void> {
+    if (state?.state === "initializing") return;
+    try {
+      await this.#workers.askAll("certificate", {
+        id,
+        ...(state?.state === "available" && { certificate: state.certificate }),
+        ...(state?.state === "unavailable" && { error: state.reason }),
+      });
+    } catch (error) {
+      this.#main.error("certificate not delivered", { id, error: errorMessage(error) });
+    }
+  }
 }
 
-function onWorkerMessage(
-  secrets: SecretManager,
-  message: Exclude<WorkerMessage, { type: "answer" | "failure" | "ready" }>,
-): void {
-  if (message.type === "certificateWanted") secrets.want(message.id, Priority.realTime);
-  else secrets.forget(message.id);
-}
-
-async function sendCertificate(
-  workers: WorkerHost,
-  id: SpiffeId,
-  state: SecretState | undefined,
-): Promise<void> {
-  if (state?.state === "available")
-    await workers.askAll("certificate", { id, certificate: state.certificate });
-  else if (state?.state === "unavailable")
-    await workers.askAll("certificate", { id, error: state.reason });
-  else if (state === undefined) await workers.askAll("certificate", { id });
-}
-
-function metricsRoutes(workers: WorkerHost, metrics: MainMetrics) {
-  const reply = async (request: Parameters<typeof metricsReply>[1]) => {
-    const traffic = mergeFamilies(await workers.askAll("metrics", null));
-    return metricsReply([...traffic, ...(await metrics.collect())], request);
-  };
-  return { "GET /metrics": reply, "GET /stats/prometheus": reply };
+function logFor(config: Config): Log {
+  return new Log({ format: config.logFormat, level: config.logLevel });
 }

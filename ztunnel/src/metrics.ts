@@ -1,105 +1,97 @@
 // The metrics of ztunnel's main thread: pods, the xDS stream, the build and the process. Traffic is
-// counted in the workers (telemetry/traffic-metrics).
+// counted in the workers (telemetry/traffic-metrics). All of these may still change: "(unstable)".
 
 import { readdirSync, readFileSync } from "node:fs";
-import { Counter, Gauge, Registry } from "prom-client";
+import type { Counter } from "prom-client";
 import type { Family } from "@ambit/common/telemetry/exposition.ts";
+import { Metrics } from "@ambit/common/telemetry/metrics.ts";
 import type { Config } from "./config.ts";
-import type { PodRegistry } from "./inpod/pod-registry.ts";
+import type { PodCounts } from "./inpod/pod-registry.ts";
+
+/** What is measured at each scrape. */
+export interface Measured {
+  readonly pods: PodCounts;
+  /** Share of time each thread is busy, by its name. */
+  readonly threadUtilization: ReadonlyMap<string, number>;
+}
 
 export class MainMetrics {
-  readonly #registry = new Registry();
+  readonly #metrics = new Metrics({ unstable: true });
+  readonly #measure: () => Measured;
   readonly xdsMessages: Counter<"url">;
   readonly xdsBytes: Counter<"url">;
   readonly xdsTerminations: Counter<"reason">;
 
-  constructor(config: Config, pods: PodRegistry) {
-    const registers = [this.#registry];
-    const gauge = (name: string, help: string, value: () => number) =>
-      new Gauge({
-        name,
-        help,
-        registers,
-        collect() {
-          this.set(value());
-        },
-      });
-    gauge(
-      "workload_manager_active_proxy_count",
-      "The total number of proxied workloads (unstable)",
-      () => pods.counts.active,
-    );
-    gauge(
-      "workload_manager_pending_proxy_count",
-      "The total number of pods waiting to be proxied (unstable)",
-      () => pods.counts.pending,
-    );
-    gauge(
-      "workload_manager_proxies_started_total",
-      "The total number of proxies that were started (unstable)",
-      () => pods.counts.started,
-    );
-    gauge(
-      "workload_manager_proxies_stopped_total",
-      "The total number of proxies that were stopped (unstable)",
-      () => pods.counts.stopped,
-    );
-    gauge(
-      "process_open_fds",
-      "Number of open file descriptors (unstable)",
-      () => readdirSync("/proc/self/fd").length,
-    );
-    gauge(
-      "process_max_fds",
-      "Maximum number of open file descriptors (unstable)",
-      fileDescriptorLimit,
-    );
-    gauge("process_resident_memory_bytes", "Resident memory in bytes (unstable)", () =>
-      process.memoryUsage.rss(),
-    );
-    gauge(
-      "ambit_event_loop_utilization",
-      "Share of time the main thread is busy (unstable)",
-      () => performance.eventLoopUtilization().utilization,
-    );
-    new Gauge({
-      name: "istio_build",
-      help: "Istio component build info",
-      labelNames: ["component", "tag"],
-      registers,
-    })
-      .labels("ztunnel", config.version)
+  constructor(config: Config, measure: () => Measured) {
+    this.#measure = measure;
+    const metrics = this.#metrics;
+    this.#describeProcess();
+    metrics.collectFrom(() => Promise.resolve(this.#podFamilies()));
+    const tag = config.nodeMetadata["ISTIO_VERSION"];
+    metrics
+      .gauge("istio_build", "Istio component build info", ["component", "tag"])
+      .labels("ztunnel", typeof tag === "string" ? tag : config.version)
       .set(1);
-    this.xdsMessages = new Counter({
-      name: "istio_xds_message_total",
-      help: "Total number of messages received (unstable)",
-      labelNames: ["url"],
-      registers,
-    });
-    this.xdsBytes = new Counter({
-      name: "istio_xds_message_bytes_total",
-      help: "Total number of bytes received (unstable)",
-      labelNames: ["url"],
-      registers,
-    });
-    this.xdsTerminations = new Counter({
-      name: "istio_xds_connection_terminations_total",
-      help: "The total number of completed connections to xds server (unstable)",
-      labelNames: ["reason"],
-      registers,
-    });
+    this.xdsMessages = metrics.counter(
+      "istio_xds_message_total",
+      "Total number of messages received",
+      ["url"],
+    );
+    this.xdsBytes = metrics.counter(
+      "istio_xds_message_bytes_total",
+      "Total number of bytes received",
+      ["url"],
+    );
+    this.xdsTerminations = metrics.counter(
+      "istio_xds_connection_terminations_total",
+      "The total number of completed connections to xds server",
+      ["reason"],
+    );
   }
 
-  async collect(): Promise<Family[]> {
-    return (await this.#registry.getMetricsAsJSON()).map((metric) => ({
-      name: metric.name,
-      help: metric.help,
-      type: String(metric.type),
-      values: metric.values.map(({ labels, value }) => ({
-        value,
-        labels: labels as Record<string, string | number>,
-      })),
-    }));
+  collect(): Promise<Family[]> {
+    return this.#metrics.families();
+  }
+
+  #describeProcess(): void {
+    const metrics = this.#metrics;
+    metrics.gauge("process_open_fds", "Number of open file descriptors", [], (gauge) =>
+      gauge.set(readdirSync("/proc/self/fd").length),
+    );
+    metrics.gauge("process_max_fds", "Maximum number of open file descriptors", [], (gauge) =>
+      gauge.set(fileDescriptorLimit()),
+    );
+    metrics.gauge("process_resident_memory_bytes", "Resident memory", [], (gauge) =>
+      gauge.set(process.memoryUsage.rss()),
+    );
+    metrics.gauge(
+      "ambit_event_loop_utilization",
+      "Share of time a thread is busy",
+      ["thread"],
+      (gauge) => {
+        for (const [thread, share] of this.#measure().threadUtilization) {
+          gauge.labels(thread).set(share);
+        }
+      },
+    );
+  }
+
+  #podFamilies(): Family[] {
+    const { active, pending, started, stopped } = this.#measure().pods;
+    const one = (type: string) => (name: string, help: string, value: number) => ({
+      name: `workload_manager_${name}`,
+      help: `${help} (unstable)`,
+      type,
+      values: [{ labels: {}, value }],
+    });
+    const gauge = one("gauge");
+    const counter = one("counter");
+    return [
+      gauge("active_proxy_count", "The total number of proxied workloads", active),
+      gauge("pending_proxy_count", "The total number of pods waiting to be proxied", pending),
+      counter("proxies_started_total", "The total number of proxies that were started", started),
+      counter("proxies_stopped_total", "The total number of proxies that were stopped", stopped),
+    ];
   }
 }
 

@@ -101,7 +101,7 @@ async function reply(
   contentType: string,
   { headers }: Pick<HttpRequest, "headers">,
 ): Promise<HttpReply> {
-  const encoded = await encodeBody(text, String(headers["accept-encoding"] ?? ""));
+  const encoded = await encodeBody(text, headers["accept-encoding"] ?? "");
   return {
     status: 200,
     body: encoded.body,

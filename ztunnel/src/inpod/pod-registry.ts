@@ -88,7 +88,7 @@ export class PodRegistry {
 
   /** Gives up on pods that could not be served so far: one, or all when a new snapshot begins. */
   async removePending(uid?: string): Promise<void> {
-    const uids = uid === undefined ? [...this.#entries.keys()] : [uid];
+    const uids = uid === undefined ? this.#entries.keys() : [uid];
     for (const each of uids) {
       if (this.#entries.get(each)?.state === "Pending") await this.remove(each);
     }
@@ -96,7 +96,12 @@ export class PodRegistry {
 
   /** Removes every pod that `keep` does not list: the snapshot's end. */
   async retain(keep: ReadonlySet<string>): Promise<void> {
-    for (const uid of [...this.#entries.keys()]) if (!keep.has(uid)) await this.remove(uid);
+    for (const uid of this.#entries.keys()) if (!keep.has(uid)) await this.remove(uid);
+  }
+
+  /** Stops trying again: the process is on its way out. */
+  close(): void {
+    for (const { retry } of this.#entries.values()) retry?.cancel();
   }
 
   dump(connections: readonly ConnectionSummary[]): Record<string, unknown> {

@@ -2,6 +2,7 @@
 
 import { Worker } from "node:worker_threads";
 import type { Config } from "../config.ts";
+import type { ProfiledThreads, RunningProfile } from "../profile.ts";
 import type {
   RequestMessage,
   RequestName,
@@ -68,6 +69,15 @@ class WorkerLink {
     });
   }
 
+  /** Share of time the thread was busy so far. */
+  get utilization(): number {
+    return this.#worker.performance.eventLoopUtilization().utilization;
+  }
+
+  startProfile(kind: "cpu" | "heap"): Promise<RunningProfile> {
+    return kind === "cpu" ? this.#worker.startCpuProfile() : this.#worker.startHeapProfile();
+  }
+
   async stop(): Promise<void> {
     this.#stopping = true;
     await this.#worker.terminate();
@@ -88,7 +98,7 @@ export interface Workers {
   askOne<N extends RequestName>(name: N, ask: Requests[N]["ask"]): Promise<Requests[N]["answer"]>;
 }
 
-export class WorkerHost implements Workers {
+export class WorkerHost implements Workers, ProfiledThreads {
   readonly #links: readonly WorkerLink[];
 
   constructor(config: Config, events: WorkerEvents) {
@@ -112,6 +122,15 @@ export class WorkerHost implements Workers {
 
   askOne<N extends RequestName>(name: N, ask: Requests[N]["ask"]): Promise<Requests[N]["answer"]> {
     return this.#links[0]!.ask(name, ask);
+  }
+
+  /** Share of time each worker is busy, by thread name. */
+  get utilization(): ReadonlyMap<string, number> {
+    return new Map(this.#links.map((link, index) => [`datapath-${index}`, link.utilization]));
+  }
+
+  startProfile(worker: number, kind: "cpu" | "heap"): Promise<RunningProfile> | undefined {
+    return this.#links[worker]?.startProfile(kind);
   }
 
   async stop(): Promise<void> {

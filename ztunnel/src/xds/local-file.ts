@@ -1,4 +1,4 @@
-// LOCAL_XDS_PATH: the mesh from a YAML file instead of a control plane. The file becomes the same
+// LOCAL_XDS_PATH and LOCAL_XDS: the mesh from a YAML file instead of a control plane. The file becomes the same
 // protobuf resources that xDS carries, so everything behind it is one path. Unknown fields are errors.
 
 import { readFileSync } from "node:fs";
@@ -13,124 +13,161 @@ import {
   type StringMatch,
   StringMatchSchema,
 } from "@ambit/api/gen/istio/authorization_pb.ts";
-import { AddressSchema, TunnelProtocol, WorkloadStatus } from "@ambit/api/gen/istio/workload_pb.ts";
+import {
+  AddressSchema,
+  ApplicationTunnel_Protocol,
+  GatewayAddressSchema,
+  IPFamilies,
+  LoadBalancing_HealthPolicy,
+  LoadBalancing_Mode,
+  LoadBalancing_Scope,
+  LoadBalancingSchema,
+  NetworkMode,
+  Service_Visibility,
+  TunnelProtocol,
+  WorkloadStatus,
+  WorkloadType,
+} from "@ambit/api/gen/istio/workload_pb.ts";
+import type { Config } from "../config.ts";
 import { errorMessage, UserError } from "@ambit/common/process/errors.ts";
 import { parseCidr } from "@ambit/common/net/cidr.ts";
 import { ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
+import {
+  type LocalGateway,
+  type LocalMatch,
+  localMeshFile,
+  type LocalPolicy,
+  type LocalService,
+  type LocalStringMatch,
+  type LocalWorkload,
+} from "./local-schema.ts";
 import type { ResourceUpsert } from "../state/mesh-state.ts";
-
-const ports = z.record(z.string(), z.number().int()).default({});
-const workload = z.strictObject({
-  uid: z.string(),
-  name: z.string(),
-  namespace: z.string().default(""),
-  serviceAccount: z.string().default(""),
-  trustDomain: z.string().default(""),
-  workloadIps: z.array(z.string()).default([]),
-  network: z.string().default(""),
-  protocol: z.enum(["HBONE", "TCP", "NONE"]).default("NONE"),
-  node: z.string().default(""),
-  hostname: z.string().default(""),
-  workloadName: z.string().default(""),
-  canonicalName: z.string().default(""),
-  canonicalRevision: z.string().default(""),
-  clusterId: z.string().default(""),
-  status: z.enum(["Healthy", "Unhealthy"]).default("Healthy"),
-  authorizationPolicies: z.array(z.string()).default([]),
-  services: z.record(z.string(), ports).default({}),
-});
-const service = z.strictObject({
-  name: z.string(),
-  namespace: z.string(),
-  hostname: z.string(),
-  vips: z.array(z.string()).default([]),
-  ports,
-  subjectAltNames: z.array(z.string()).default([]),
-});
-const stringMatch = z.union([
-  z.strictObject({ Exact: z.string() }),
-  z.strictObject({ Prefix: z.string() }),
-  z.strictObject({ Suffix: z.string() }),
-  z.literal("Presence"),
-]);
-const strings = z.array(stringMatch).default([]);
-const cidrs = z.array(z.string()).default([]);
-const numbers = z.array(z.number().int()).default([]);
-const match = z.strictObject({
-  namespaces: strings,
-  notNamespaces: strings,
-  principals: strings,
-  notPrincipals: strings,
-  sourceIps: cidrs,
-  notSourceIps: cidrs,
-  destinationIps: cidrs,
-  notDestinationIps: cidrs,
-  destinationPorts: numbers,
-  notDestinationPorts: numbers,
-});
-const policy = z.strictObject({
-  name: z.string(),
-  namespace: z.string(),
-  scope: z.enum(["Global", "Namespace", "WorkloadSelector"]),
-  action: z.enum(["Allow", "Deny"]),
-  dryRun: z.boolean().default(false),
-  rules: z.array(z.array(z.array(match))).default([]),
-});
-const file = z.strictObject({
-  workloads: z.array(workload).default([]),
-  services: z.array(service).default([]),
-  policies: z.array(policy).default([]),
-});
 
 export interface LocalMesh {
   readonly addresses: ResourceUpsert[];
   readonly authorizations: ResourceUpsert[];
 }
 
-/** Reads and converts the file. Throws UserError that names the file and the field. */
-export function readLocalMesh(path: string): LocalMesh {
+/** Reads and converts the file, or the inline text. Throws UserError naming source and field. */
+export function readLocalMesh(config: Pick<Config, "localXdsPath" | "localXds">): LocalMesh {
+  const { localXdsPath, localXds } = config;
+  const source = localXdsPath === undefined ? "LOCAL_XDS" : `LOCAL_XDS_PATH ${localXdsPath}`;
   try {
-    const parsed = file.parse(parse(readFileSync(path, "utf8")));
-    return {
-      addresses: [
-        ...parsed.services.map(serviceResource),
-        ...parsed.workloads.map(workloadResource),
-      ],
-      authorizations: parsed.policies.map(policyResource),
-    };
+    const text = localXdsPath === undefined ? localXds : readFileSync(localXdsPath, "utf8");
+    return parseLocalMesh(text ?? "");
   } catch (error) {
     const why = error instanceof z.ZodError ? z.prettifyError(error) : errorMessage(error);
-    throw new UserError(`LOCAL_XDS_PATH ${path}: ${why}`);
+    throw new UserError(`${source}: ${why}`);
   }
 }
 
-function workloadResource(entry: z.infer<typeof workload>): ResourceUpsert {
-  const { workloadIps, protocol, status, services, ...rest } = entry;
+/** Converts the YAML. Throws ZodError, YAMLParseError, or an Error about an address. */
+export function parseLocalMesh(text: string): LocalMesh {
+  const parsed = localMeshFile.parse(parse(text) ?? {});
+  return {
+    addresses: [...parsed.services.map(serviceResource), ...parsed.workloads.map(workloadResource)],
+    authorizations: parsed.policies.map(policyResource),
+  };
+}
+
+function workloadResource(entry: LocalWorkload): ResourceUpsert {
+  const { workloadIps, protocol, status, services, networkMode, workloadType, ...rest } = entry;
+  const { waypoint, networkGateway, applicationTunnel, locality, capacity, ...plain } = rest;
   const message = create(AddressSchema, {
     type: {
       case: "workload",
       value: {
-        ...rest,
+        ...plain,
         addresses: workloadIps.map(ipBytes),
         tunnelProtocol: protocol === "HBONE" ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
         status: status === "Healthy" ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
+        networkMode: networkMode === "Standard" ? NetworkMode.STANDARD : NetworkMode.HOST_NETWORK,
+        workloadType: WORKLOAD_TYPES[workloadType],
         services: Object.fromEntries(
           Object.entries(services).map(([key, map]) => [key, { ports: portList(map) }]),
         ),
+        ...(capacity !== undefined && { capacity }),
+        ...(locality && { locality }),
+        ...(waypoint && { waypoint: gatewayMessage(waypoint) }),
+        ...(networkGateway && { networkGateway: gatewayMessage(networkGateway) }),
+        ...(applicationTunnel && {
+          applicationTunnel: {
+            protocol: ApplicationTunnel_Protocol[applicationTunnel.protocol],
+            port: applicationTunnel.port,
+          },
+        }),
       },
     },
   });
   return { name: entry.uid, value: toBinary(AddressSchema, message) };
 }
 
-function serviceResource({ vips, ports: map, ...rest }: z.infer<typeof service>): ResourceUpsert {
+const WORKLOAD_TYPES = {
+  deployment: WorkloadType.DEPLOYMENT,
+  cronjob: WorkloadType.CRONJOB,
+  pod: WorkloadType.POD,
+  job: WorkloadType.JOB,
+} as const;
+
+function serviceResource(entry: LocalService): ResourceUpsert {
+  const { vips, ports: map, waypoint, loadBalancer, ipFamilies, visibility, ...rest } = entry;
   const message = create(AddressSchema, {
-    type: { case: "service", value: { ...rest, addresses: vips.map(vip), ports: portList(map) } },
+    type: {
+      case: "service",
+      value: {
+        ...rest,
+        addresses: vips.map(vip),
+        ports: portList(map),
+        ipFamilies: IP_FAMILIES[ipFamilies ?? "any"],
+        visibility: Service_Visibility[visibility === "Public" ? "PUBLIC" : "NAMESPACE"],
+        ...(waypoint && { waypoint: gatewayMessage(waypoint) }),
+        ...(loadBalancer && { loadBalancing: loadBalancingMessage(loadBalancer) }),
+      },
+    },
   });
   return { name: `${rest.namespace}/${rest.hostname}`, value: toBinary(AddressSchema, message) };
 }
 
-function policyResource(entry: z.infer<typeof policy>): ResourceUpsert {
+const IP_FAMILIES = {
+  any: IPFamilies.AUTOMATIC,
+  IPv4: IPFamilies.IPV4_ONLY,
+  IPv6: IPFamilies.IPV6_ONLY,
+  Dual: IPFamilies.DUAL,
+} as const;
+
+function loadBalancingMessage(entry: NonNullable<LocalService["loadBalancer"]>) {
+  return create(LoadBalancingSchema, {
+    mode: LoadBalancing_Mode[MODES[entry.mode]],
+    routingPreference: entry.routingPreferences.map(
+      (scope) => LoadBalancing_Scope[scope.toUpperCase() as Uppercase<typeof scope>],
+    ),
+    healthPolicy:
+      LoadBalancing_HealthPolicy[entry.healthPolicy === "AllowAll" ? "ALLOW_ALL" : "ONLY_HEALTHY"],
+  });
+}
+
+const MODES = {
+  Standard: "UNSPECIFIED_MODE",
+  Strict: "STRICT",
+  Failover: "FAILOVER",
+  Passthrough: "PASSTHROUGH",
+} as const;
+
+function gatewayMessage({ destination, hboneMtlsPort }: LocalGateway) {
+  const slash = destination.indexOf("/");
+  const left = destination.slice(0, Math.max(0, slash));
+  const right = destination.slice(slash + 1);
+  const ip = parseIp(right);
+  return create(GatewayAddressSchema, {
+    hboneMtlsPort,
+    destination:
+      ip === undefined
+        ? { case: "hostname", value: { namespace: left, hostname: right } }
+        : { case: "address", value: { network: left, address: ipToBytes(ip) } },
+  });
+}
+
+function policyResource(entry: LocalPolicy): ResourceUpsert {
   const message = create(AuthorizationSchema, {
     name: entry.name,
     namespace: entry.namespace,
@@ -151,7 +188,7 @@ function policyResource(entry: z.infer<typeof policy>): ResourceUpsert {
   };
 }
 
-function matchMessage(entry: z.infer<typeof match>) {
+function matchMessage(entry: LocalMatch) {
   return create(MatchSchema, {
     destinationPorts: entry.destinationPorts,
     notDestinationPorts: entry.notDestinationPorts,
@@ -166,7 +203,7 @@ function matchMessage(entry: z.infer<typeof match>) {
   });
 }
 
-function stringMessage(entry: z.infer<typeof stringMatch>): StringMatch {
+function stringMessage(entry: LocalStringMatch): StringMatch {
   if (entry === "Presence")
     return create(StringMatchSchema, { matchType: { case: "presence", value: {} } });
   if ("Exact" in entry)

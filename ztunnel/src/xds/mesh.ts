@@ -8,9 +8,11 @@ import type { NodeIdentity, Rejection, TypeUpdate } from "@ambit/common/xds/delt
 import { TYPE_ADDRESS, TYPE_AUTHORIZATION } from "@ambit/common/xds/resource-type.ts";
 import type { Config } from "../config.ts";
 import type { MainMetrics } from "../metrics.ts";
-import type { WorkerHost } from "../worker/host.ts";
+import type { Workers } from "../worker/host.ts";
 import type { XdsKind } from "../worker/protocol.ts";
 import { readLocalMesh } from "./local-file.ts";
+import type { ResourceUpsert } from "../state/mesh-state.ts";
+import { UserError } from "@ambit/common/process/errors.ts";
 
 export interface Mesh {
   /** Resolves when the workers have the whole state for the first time. */
@@ -18,20 +20,21 @@ export interface Mesh {
   close(): void;
 }
 
+/** `synced` rejects with a UserError when a local file cannot be used. */
 export function startMesh(
   config: Config,
-  workers: WorkerHost,
+  workers: Workers,
   log: Logger,
   metrics: MainMetrics,
 ): Mesh {
-  return config.localXdsPath === undefined
+  return config.xdsAddress !== undefined
     ? followControlPlane(config, workers, log, metrics)
-    : { synced: loadFile(config.localXdsPath, workers, log), close: () => undefined };
+    : { synced: loadLocalMesh(config, workers, log), close: () => undefined };
 }
 
 function followControlPlane(
   config: Config,
-  workers: WorkerHost,
+  workers: Workers,
   log: Logger,
   metrics: MainMetrics,
 ): Mesh {
@@ -68,7 +71,7 @@ function followControlPlane(
 
 /** Every worker applies the same bytes, so the first one's verdict stands for all. */
 async function applyEverywhere(
-  workers: WorkerHost,
+  workers: Workers,
   kind: XdsKind,
   update: TypeUpdate,
 ): Promise<readonly Rejection[]> {
@@ -80,21 +83,19 @@ async function applyEverywhere(
   return rejections ?? [];
 }
 
-async function loadFile(path: string, workers: WorkerHost, log: Logger): Promise<void> {
-  const { addresses, authorizations } = readLocalMesh(path);
+async function loadLocalMesh(config: Config, workers: Workers, log: Logger): Promise<void> {
+  const { addresses, authorizations } = readLocalMesh(config);
+  const apply = async (kind: XdsKind, upserts: readonly ResourceUpsert[]) =>
+    (await workers.askAll("xds", { kind, update: { upserts, removed: [] } }))[0] ?? [];
   const rejected = [
-    ...(await workers.askAll("xds", {
-      kind: "authorization",
-      update: { upserts: authorizations, removed: [] },
-    })),
-    ...(await workers.askAll("xds", {
-      kind: "address",
-      update: { upserts: addresses, removed: [] },
-    })),
-  ].flat();
-  for (const { name, reason } of rejected) log.warn("rejected resource", { name, reason });
+    ...(await apply("authorization", authorizations)),
+    ...(await apply("address", addresses)),
+  ];
+  if (rejected.length > 0) {
+    const list = rejected.map(({ name, reason }) => `${name}: ${reason}`).join("; ");
+    throw new UserError(`the local mesh has resources that cannot be used: ${list}`);
+  }
   log.info("mesh loaded from file", {
-    path,
     addresses: addresses.length,
     policies: authorizations.length,
   });

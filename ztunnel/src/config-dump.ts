@@ -1,0 +1,63 @@
+// `/config_dump` in the shape istioctl reads (ztunnel §7.3): one worker's view of the mesh, the
+// certificates, the pods with their connections, and the configuration. No secret is in it.
+
+import { X509Certificate } from "node:crypto";
+import type { Config } from "./config.ts";
+import type { SecretState } from "./identity/secret-manager.ts";
+import type { ConnectionSummary } from "./proxy/connection.ts";
+import type { StateDump } from "./state/dump.ts";
+
+export interface DumpParts {
+  readonly config: Config;
+  readonly state: StateDump;
+  readonly secrets: readonly { readonly id: string; readonly state: SecretState }[];
+  readonly connections: readonly ConnectionSummary[];
+  readonly pods: { dump(connections: readonly ConnectionSummary[]): Record<string, unknown> };
+}
+
+export function configDump(parts: DumpParts): Record<string, unknown> {
+  const { config, state, secrets, connections, pods } = parts;
+  const { workloads, services, policies } = state;
+  const isStatic = config.xdsAddress === undefined;
+  return {
+    ...state,
+    staticConfig: isStatic
+      ? { workloads, services, policies }
+      : { workloads: [], services: [], policies: [] },
+    version: { version: config.version, component: "ztunnel" },
+    config: shownConfig(config),
+    certificates: secrets.map(({ id, state: secret }) => dumpSecret(id, secret)),
+    workloadState: pods.dump(connections),
+  };
+}
+
+/** AUTH_TOKEN may be the token itself rather than a path. */
+function shownConfig(config: Config): Config {
+  return config.authTokenFile.includes("/") ? config : { ...config, authTokenFile: "<redacted>" };
+}
+
+function dumpSecret(identity: string, secret: SecretState): Record<string, unknown> {
+  if (secret.state !== "available") {
+    const state =
+      secret.state === "initializing" ? "Initializing" : `Unavailable: ${secret.reason}`;
+    return { identity, state, certChain: [], rootCerts: [] };
+  }
+  const { leafPem, intermediatesPem, rootsPem } = secret.certificate;
+  return {
+    identity,
+    state: "Available",
+    certChain: [leafPem, ...intermediatesPem].map(dumpCertificate),
+    rootCerts: rootsPem.map(dumpCertificate),
+  };
+}
+
+/** istioctl expects the PEM in base64 once more. */
+function dumpCertificate(pem: string): Record<string, string> {
+  const { serialNumber, validFromDate, validToDate } = new X509Certificate(pem);
+  return {
+    pem: Buffer.from(pem).toString("base64"),
+    serialNumber: BigInt(`0x${serialNumber}`).toString(),
+    validFrom: validFromDate.toISOString(),
+    expirationTime: validToDate.toISOString(),
+  };
+}
