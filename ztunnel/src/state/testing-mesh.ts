@@ -1,0 +1,72 @@
+// A mesh in a few words, for tests: workloads and services by short descriptions, applied as xDS does.
+
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import {
+  AddressSchema,
+  type ServiceSchema,
+  TunnelProtocol,
+  type WorkloadSchema,
+} from "@ambit/api/gen/istio/workload_pb.ts";
+import { ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
+import { MeshState } from "./mesh-state.ts";
+import type { Workload, WorkloadUid } from "./workload.ts";
+
+type WireWorkload = MessageInitShape<typeof WorkloadSchema>;
+type WireService = MessageInitShape<typeof ServiceSchema>;
+
+export const bytes = (text: string): Uint8Array => ipToBytes(parseIp(text)!);
+
+export class TestMesh {
+  readonly state = new MeshState();
+
+  /** A pod of namespace `ns` on node-1 that speaks HBONE, unless `changes` say otherwise. */
+  workload(name: string, addresses: readonly string[], changes: WireWorkload = {}): this {
+    const value: WireWorkload = {
+      uid: `c//Pod/ns/${name}`,
+      name,
+      namespace: "ns",
+      serviceAccount: name,
+      addresses: addresses.map(bytes),
+      node: "node-1",
+      tunnelProtocol: TunnelProtocol.HBONE,
+      ...changes,
+    };
+    return this.#apply(value.uid!, { case: "workload", value });
+  }
+
+  /** A service of namespace `ns` with port 80. */
+  service(name: string, vips: readonly string[], changes: WireService = {}): this {
+    const value: WireService = {
+      name,
+      namespace: "ns",
+      hostname: `${name}.ns.svc.cluster.local`,
+      addresses: vips.map((vip) => ({ address: bytes(vip) })),
+      ports: [{ servicePort: 80, targetPort: 8080 }],
+      ...changes,
+    };
+    return this.#apply(`${value.namespace}/${value.hostname}`, { case: "service", value });
+  }
+
+  remove(...names: string[]): this {
+    this.state.applyAddresses({ upserts: [], removed: names });
+    return this;
+  }
+
+  get(name: string): Workload {
+    return this.state.workload(`c//Pod/ns/${name}` as WorkloadUid)!;
+  }
+
+  #apply(name: string, type: NonNullable<MessageInitShape<typeof AddressSchema>["type"]>): this {
+    const value = toBinary(AddressSchema, create(AddressSchema, { type }));
+    const rejected = this.state.applyAddresses({ upserts: [{ name, value }], removed: [] });
+    if (rejected.length > 0) throw new Error(rejected[0]!.reason);
+    return this;
+  }
+}
+
+/** `services` of a workload: one service of namespace ns, port 80 to `target`. */
+export function serves(service: string, target = 8080): NonNullable<WireWorkload["services"]> {
+  return {
+    [`ns/${service}.ns.svc.cluster.local`]: { ports: [{ servicePort: 80, targetPort: target }] },
+  };
+}
