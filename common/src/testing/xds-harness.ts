@@ -131,13 +131,18 @@ export class TestClient {
   readonly signal = new Signal();
   readonly client: DeltaClient;
   synced = false;
+  /** Awaited before an update is applied. */
+  before: (update: TypeUpdate) => Promise<void> = () => Promise.resolve();
   /** Decides what to reject. */
   reject: (name: string) => string | undefined = () => undefined;
 
   constructor(address: string, options: Partial<DeltaClientOptions> = {}) {
     const type = (typeUrl: string, mode: "wildcard" | "on-demand") => {
       this.state.set(typeUrl, new Map());
-      const onUpdate = (update: TypeUpdate) => Promise.resolve(this.#apply(typeUrl, update));
+      const onUpdate = async (update: TypeUpdate) => {
+        await this.before(update);
+        return this.#apply(typeUrl, update);
+      };
       return { typeUrl, mode, onUpdate };
     };
     const modes =

@@ -3,7 +3,9 @@ import { describe, expect, it } from "vitest";
 import { FakeClock } from "../testing/fake-clock.ts";
 import { newStore, RawStream, resource, TestClient, TestServer } from "../testing/xds-harness.ts";
 import { Signal } from "../testing/signal.ts";
+import { sleep, systemClock } from "../process/clock.ts";
 import { memoryLog } from "../telemetry/log.ts";
+import { allowAnyone } from "./delta-server.ts";
 import type { DeltaClientOptions, TerminationReason } from "./delta-types.ts";
 import type { ResourceStore } from "./resource-store.ts";
 import { TYPE_ADDRESS, TYPE_AUTHORIZATION, type XdsResource } from "./resource-type.ts";
@@ -21,6 +23,12 @@ function put(store: ResourceStore, ...upserts: XdsResource[]): void {
 
 function remove(store: ResourceStore, ...removed: string[]): void {
   store.apply({ typeUrl: TYPE_ADDRESS, upserts: [], removed });
+}
+
+/** Long enough for a client to reconnect at its first, 10 ms retry. */
+async function tenTurns(): Promise<boolean> {
+  for (let turn = 0; turn < 10; turn++) await sleep(systemClock, 10);
+  return false;
 }
 
 describe("the client", () => {
@@ -57,6 +65,48 @@ describe("the client", () => {
     expect(second.observer.counts["resources"]).toBe(1);
     expect(resumed).toMatchObject({ upserts: [{ name: "changed" }], removed: ["removed"] });
     expect(reasons.length).toBeGreaterThan(0);
+  });
+
+  it("declares after a reconnect only what it still holds", async () => {
+    const store = newStore();
+    put(store, resource("kept", "1"), resource("removed", "1"));
+    const first = await TestServer.start(store);
+    using client = new TestClient(first.address);
+    await client.untilSynced();
+    remove(store, "removed");
+    await client.untilEquals(TYPE_ADDRESS, { kept: "1" });
+    first.kill();
+    using second = await TestServer.start(store, { port: first.grpc.port });
+    await second.observer.signal.until(() => second.observer.counts["converged"] === 2);
+    expect(second.observer.counts).toMatchObject({ resources: 0, removed: 0 });
+  });
+
+  it("finishes applying before it says to the next server what it holds", async () => {
+    const store = newStore();
+    put(store, resource("removed meanwhile", "1"));
+    const first = await TestServer.start(store);
+    const applying = Promise.withResolvers<void>();
+    const mayApply = Promise.withResolvers<void>();
+    using client = new TestClient(first.address);
+    client.before = ({ upserts }) => {
+      if (upserts.length === 0) return Promise.resolve();
+      applying.resolve();
+      return mayApply.promise;
+    };
+    await applying.promise;
+    remove(store, "removed meanwhile");
+    first.kill();
+    const connected = Promise.withResolvers<void>();
+    using second = await TestServer.start(store, {
+      port: first.grpc.port,
+      authenticate: (metadata) => (connected.resolve(), allowAnyone(metadata)),
+    });
+    const early = await Promise.race([connected.promise.then(() => true), tenTurns()]);
+    expect(early).toBe(false);
+    mayApply.resolve();
+    await client.untilSynced();
+    await client.untilEquals(TYPE_ADDRESS, {});
+    expect(second.observer.counts["removed"]).toBe(1);
   });
 
   it("applies the good resources of a response, reports the bad and asks for them again", async () => {
