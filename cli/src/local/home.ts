@@ -62,6 +62,11 @@ export function netnsPath(name: string): string {
   return `/run/netns/${name}`;
 }
 
+/** What a supervisor in the background prints. */
+export function supervisorLog(home: Home): string {
+  return join(home.root, "supervisor.log");
+}
+
 /** The log of a component, or of a pod's container. */
 export function componentLog(home: Home, component: string, node?: string): string {
   return join(home.logs, node === undefined ? `${component}.log` : `${component}-${node}.log`);

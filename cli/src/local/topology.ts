@@ -128,7 +128,8 @@ async function createNetns(
   using handle = openNetns(netnsPath(netns));
   // /proc/sys/net shows the namespace of the thread that opens it.
   inNetns(handle.fd, () => {
-    for (const [key, value] of Object.entries(sysctls)) writeFileSync(`/proc/sys/net/${key}`, value);
+    for (const [key, value] of Object.entries(sysctls))
+      writeFileSync(`/proc/sys/net/${key}`, value);
   });
 }
 

@@ -1,0 +1,106 @@
+// The programs of the mesh itself: where each runs, with which settings, and how one sees that it is
+// ready. The same programs run on Kubernetes; only these settings differ. Pure.
+
+import { resolve } from "node:path";
+import { ISTIOD, nodeAddress } from "./addresses.ts";
+import { componentLog, fabricNetns, type Home } from "./home.ts";
+import type { NodePlace } from "./kubelet.ts";
+import { TOKEN_ISSUER } from "./tokens.ts";
+
+export interface Component {
+  readonly name: "istiod-lite" | "cni-agent" | "ztunnel";
+  readonly node?: string;
+  readonly netns: string;
+  readonly main: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly log: string;
+  readonly ready: { readonly ip: string; readonly port: number; readonly path: string };
+}
+
+export interface MeshOptions {
+  readonly nodes: number;
+  readonly redirection: "auto" | "nftables";
+  readonly sameNode: "local" | "hbone";
+}
+
+/** The checkout: programs are started from it, and relative working directories begin there. */
+export const REPOSITORY = resolve(import.meta.dirname, "../../..");
+
+export const SYSTEM_NAMESPACE = "istio-system";
+export const ZTUNNEL_ACCOUNT = "ztunnel";
+
+/** The pod that stands for a node's ztunnel: the CA looks it up before it signs for its neighbours. */
+export function ztunnelPodName(node: NodePlace): string {
+  return `ztunnel-${node.number}`;
+}
+
+export function ztunnelTokenFile(home: Home, node: NodePlace): string {
+  return resolve(home.tokens, ztunnelPodName(node));
+}
+
+export function zdsSocket(home: Home, node: NodePlace): string {
+  return resolve(home.zds, `${node.name}.sock`);
+}
+
+export function istiod(home: Home): Component {
+  return {
+    name: "istiod-lite",
+    netns: fabricNetns(home),
+    main: resolve(REPOSITORY, "istiod-lite/src/main.ts"),
+    log: componentLog(home, "istiod-lite"),
+    ready: { ip: ISTIOD.v4, port: 8080, path: "/ready" },
+    env: {
+      MANIFESTS: home.manifests,
+      CA_DIR: home.ca,
+      JWKS_FILE: home.jwks,
+      TOKEN_ISSUER,
+      CA_TRUSTED_NODE_ACCOUNTS: `${SYSTEM_NAMESPACE}/${ZTUNNEL_ACCOUNT}`,
+      ISTIOD_SAN: `${ISTIOD.v4},${ISTIOD.v6}`,
+      // A person waits for the effect of what they just typed.
+      PILOT_DEBOUNCE_AFTER: "20ms",
+    },
+  };
+}
+
+export function cniAgent(home: Home, node: NodePlace, { redirection }: MeshOptions): Component {
+  return {
+    name: "cni-agent",
+    node: node.name,
+    netns: node.netns,
+    main: resolve(REPOSITORY, "cni-agent/src/main.ts"),
+    log: componentLog(home, "cni-agent", node.name),
+    ready: { ip: nodeAddress(node.number).v4, port: 8000, path: "/readyz" },
+    env: {
+      NODE_NAME: node.name,
+      MANIFESTS: home.manifests,
+      ZDS_ADDRESS: zdsSocket(home, node),
+      REDIRECTION: redirection,
+    },
+  };
+}
+
+export function ztunnel(home: Home, node: NodePlace, { sameNode }: MeshOptions): Component {
+  const controlPlane = `https://${ISTIOD.v4}:15012`;
+  const root = resolve(home.ca, "ca-cert.pem");
+  return {
+    name: "ztunnel",
+    node: node.name,
+    netns: node.netns,
+    main: resolve(REPOSITORY, "ztunnel/src/main.ts"),
+    log: componentLog(home, "ztunnel", node.name),
+    ready: { ip: nodeAddress(node.number).v4, port: 15_021, path: "/healthz/ready" },
+    env: {
+      NODE_NAME: node.name,
+      XDS_ADDRESS: controlPlane,
+      CA_ADDRESS: controlPlane,
+      XDS_ROOT_CA: root,
+      CA_ROOT_CA: root,
+      AUTH_TOKEN: ztunnelTokenFile(home, node),
+      INPOD_UDS: zdsSocket(home, node),
+      POD_NAME: ztunnelPodName(node),
+      POD_NAMESPACE: SYSTEM_NAMESPACE,
+      INSTANCE_IP: nodeAddress(node.number).v4,
+      SAME_NODE: sameNode,
+    },
+  };
+}

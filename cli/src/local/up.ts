@@ -1,0 +1,251 @@
+// `ambit local up`, in the foreground and as a supervisor in the background: takes the lock, runs the
+// mesh until it is told to stop, and leaves nothing behind.
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { accessSync, closeSync, constants, openSync } from "node:fs";
+import { delimiter, join, resolve } from "node:path";
+import type { Resource } from "@ambit/api/resources/kinds.ts";
+import { systemClock } from "@ambit/common/process/clock.ts";
+import { errorMessage, UserError } from "@ambit/common/process/errors.ts";
+import { type MeshOptions, REPOSITORY } from "./components.ts";
+import { componentLog, type Home, supervisorLog } from "./home.ts";
+import { LocalMesh, prepareHome } from "./local-mesh.ts";
+import { takeLock } from "./lock.ts";
+import { readManifests } from "./manifests.ts";
+import { Narrator } from "./narrator.ts";
+import { readRunFile } from "./run-file.ts";
+
+export interface UpOptions extends MeshOptions {
+  /** Manifest files and folders, absolute or "-". */
+  readonly files: readonly string[];
+  readonly sample: string | undefined;
+}
+
+const PROGRAMS = { ip: "iproute2", nft: "nftables", nsenter: "util-linux", unshare: "util-linux" };
+
+/** Runs the mesh until a signal; resolves when everything is removed. */
+export async function runForeground(home: Home, options: UpOptions): Promise<void> {
+  const print = (line: string) => console.log(line);
+  await runMesh(home, options, {
+    report: (line) => print(`ambit: ${line}`),
+    onReady: (mesh) => {
+      const nodes = Array.from({ length: options.nodes }, (_, i) => `node-${i + 1}`);
+      for (const line of describeMesh(mesh)) print(line);
+      for (const line of nextSteps(options.sample)) print(line);
+      print("");
+      const logs = nodes.map((node) => componentLog(home, "ztunnel", node));
+      const narrator = new Narrator({ logs, clock: systemClock, print });
+      narrator.start();
+      return () => narrator.stop();
+    },
+  });
+}
+
+/** The body of the background process: tells its parent each step, then that it is ready. */
+export async function runSupervisor(home: Home, options: UpOptions): Promise<void> {
+  const tell = (message: SupervisorMessage) => {
+    if (process.connected) process.send?.(message);
+  };
+  await runMesh(home, options, {
+    report: (line) => {
+      console.log(`${new Date().toISOString()} ${line}`);
+      tell({ type: "progress", line });
+    },
+    onReady: () => {
+      tell({ type: "ready" });
+      if (process.connected) process.disconnect?.();
+      return () => undefined;
+    },
+    onFailure: (error) => tell({ type: "failed", message: errorMessage(error) }),
+  });
+}
+
+type SupervisorMessage =
+  | { readonly type: "progress"; readonly line: string }
+  | { readonly type: "ready" }
+  | { readonly type: "failed"; readonly message: string };
+
+/** Starts the supervisor in the background; resolves when the mesh is ready, rejects when it cannot be. */
+export async function runDetached(home: Home, options: UpOptions): Promise<void> {
+  await checkEnvironment(home);
+  loadResources(options);
+  prepareHome(home);
+  const log = openSync(supervisorLog(home), "w");
+  const main = resolve(REPOSITORY, "cli/src/main.ts");
+  const child = spawn(
+    process.execPath,
+    [main, "local", "supervise", JSON.stringify({ ...options, files: options.files })],
+    { detached: true, stdio: ["ignore", log, log, "ipc"], cwd: "/" },
+  );
+  closeSync(log);
+  await supervisorReady(child);
+  child.unref();
+}
+
+function supervisorReady(child: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    child.on("message", (message: SupervisorMessage) => {
+      if (message.type === "progress") console.log(`ambit: ${message.line}`);
+      else if (message.type === "ready") resolve();
+      else reject(new UserError(message.message));
+    });
+    child.on("error", reject);
+    child.on("exit", (code) => reject(new UserError(`the supervisor ended with code ${code}`)));
+  });
+}
+
+interface RunHooks {
+  readonly report: (line: string) => void;
+  /** Called when everything is ready; returns what to do before the mesh stops. */
+  readonly onReady: (mesh: LocalMesh) => () => void;
+  readonly onFailure?: (error: unknown) => void;
+}
+
+async function runMesh(home: Home, options: UpOptions, hooks: RunHooks): Promise<void> {
+  const stop = stopSignal();
+  let mesh: LocalMesh | undefined;
+  let onStop = () => {};
+  try {
+    await checkEnvironment(home);
+    const resources = loadResources(options);
+    const lock = await takeLock(home);
+    if (lock === undefined) throw alreadyRunning(home);
+    mesh = new LocalMesh(options, {
+      home,
+      clock: systemClock,
+      random: Math.random,
+      env: inheritedEnvironment(),
+      report: hooks.report,
+    });
+    await mesh.start(resources, stop);
+    onStop = hooks.onReady(mesh);
+    await aborted(stop);
+  } catch (error) {
+    if (!stop.aborted) hooks.onFailure?.(error);
+    if (!stop.aborted) throw error;
+  } finally {
+    onStop();
+    if (mesh !== undefined) {
+      hooks.report("stopping, removing everything");
+      await mesh.stop();
+      hooks.report("stopped, nothing is left");
+    }
+  }
+}
+
+/** Aborts at the first signal that asks to end, also when the terminal goes away; later ones are ignored. */
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => controller.abort());
+  }
+  // A terminal or pipe that is gone must not keep us from cleaning up.
+  process.stdout.on("error", () => undefined);
+  process.stderr.on("error", () => undefined);
+  return controller.signal;
+}
+
+/** Keeps the process alive until the signal. */
+async function aborted(signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const alive = setInterval(() => undefined, 60_000);
+  signal.addEventListener("abort", () => resolve(), { once: true });
+  if (!signal.aborted) await promise;
+  clearInterval(alive);
+}
+
+/** Everything that must be there before anything is made. Throws a UserError that says what is missing. */
+async function checkEnvironment(home: Home): Promise<void> {
+  if (process.getuid?.() !== 0) {
+    throw new UserError(
+      "a local mesh makes network namespaces, which needs root: run this as root",
+    );
+  }
+  const missing = Object.entries(PROGRAMS).filter(([program]) => !isOnPath(program));
+  if (missing.length > 0) {
+    const names = missing.map(([program]) => program).join(", ");
+    const packages = [...new Set(missing.map(([, name]) => name))].join(" ");
+    throw new UserError(`missing ${names}: install with "apt-get install ${packages}"`);
+  }
+  const lock = await takeLock(home);
+  if (lock === undefined) throw alreadyRunning(home);
+  lock.release();
+}
+
+function alreadyRunning(home: Home): UserError {
+  const pid = readRunFile(home)?.pid;
+  const who = pid === undefined ? "" : ` (process ${pid})`;
+  return new UserError(
+    `a local mesh is already running in ${home.root}${who}: stop it with "ambit local down"`,
+  );
+}
+
+function isOnPath(program: string): boolean {
+  return (process.env["PATH"] ?? "").split(delimiter).some((folder) => {
+    try {
+      accessSync(join(folder, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+function loadResources({ files, sample }: UpOptions): Resource[] {
+  const folders = sample === undefined ? [] : [samplePath(sample)];
+  return readManifests([...folders, ...files]);
+}
+
+function samplePath(sample: string): string {
+  const path = resolve(REPOSITORY, "samples", sample, "manifests");
+  if (!/^[a-z0-9-]+$/.test(sample)) throw new UserError(`"${sample}" is not the name of a sample`);
+  try {
+    accessSync(path);
+  } catch {
+    throw new UserError(`there is no sample "${sample}": samples/ has them`);
+  }
+  return path;
+}
+
+/** What programs inherit: where to find programs, how to log, and the compile cache. */
+function inheritedEnvironment(): NodeJS.ProcessEnv {
+  const names = ["HOME", "LANG", "TZ", "RUST_LOG", "LOG_LEVEL", "LOG_FORMAT", "NODE_COMPILE_CACHE"];
+  const env: NodeJS.ProcessEnv = {};
+  for (const name of names) if (process.env[name] !== undefined) env[name] = process.env[name];
+  const own = resolve(process.execPath, "..");
+  return { ...env, PATH: [own, process.env["PATH"] ?? ""].join(delimiter) };
+}
+
+function describeMesh(mesh: LocalMesh): string[] {
+  const lines = ["", "nodes and pods"];
+  for (const node of mesh.view.list("Node")) {
+    lines.push(`  ${node.metadata.name}`);
+    for (const pod of mesh.view.list("Pod")) {
+      if (pod.spec.nodeName !== node.metadata.name || pod.spec.hostNetwork === true) continue;
+      const { namespace, name, annotations } = pod.metadata;
+      const account = pod.spec.serviceAccountName ?? "default";
+      const enrolled = annotations?.["ambient.istio.io/redirection"] === "enabled";
+      lines.push(
+        `    ${name}.${namespace}  ${pod.status?.podIP}  ${enrolled ? `in the mesh as ${namespace}/${account}` : "not in the mesh"}`,
+      );
+    }
+  }
+  return lines;
+}
+
+function nextSteps(sample: string | undefined): string[] {
+  const shop = sample === "bookshop";
+  return [
+    "",
+    "try next, in another terminal",
+    shop
+      ? "  ./ambit local exec visitor.bookshop -- curl -s page:8080    the shop's page, through the mesh"
+      : "  ./ambit local status                      what runs where",
+    "  ./ambit ztunnel certificates              the identities each node holds",
+    shop
+      ? "  ./ambit explain visitor.bookshop page.bookshop:8080    why that call is allowed"
+      : "  ./ambit explain SOURCE DESTINATION:PORT   why a call goes where it goes",
+    "",
+    "who talks to whom (Ctrl-C stops and removes everything)",
+  ];
+}
