@@ -56,6 +56,10 @@ export class IstiodMetrics implements DeltaObserver, PushObserver {
     "Total number of XDS requests with an expired nonce.",
     ["type"],
   );
+  readonly #writeTimeout = this.#metrics.counter(
+    "pilot_xds_write_timeout",
+    "Pilot XDS response write timeouts.",
+  );
   readonly #convergence = this.#metrics.histogram(
     "pilot_proxy_convergence_time",
     "Delay in seconds between config change and a proxy receiving all required configuration.",
@@ -63,7 +67,7 @@ export class IstiodMetrics implements DeltaObserver, PushObserver {
   );
   readonly #debounce = this.#metrics.histogram(
     "pilot_debounce_time",
-    "Delay in seconds between the first config enters debouncing and the merged push request is pushed into the push queue.",
+    "Delay in seconds between the first config entering debouncing and its push.",
     SECONDS,
   );
   readonly #pushContext = this.#metrics.histogram(
@@ -186,6 +190,10 @@ export class IstiodMetrics implements DeltaObserver, PushObserver {
 
   expiredNonce(typeUrl: string): void {
     this.#expiredNonce.inc({ type: labelOf(typeUrl) });
+  }
+
+  timedOut(): void {
+    this.#writeTimeout.inc();
   }
 
   event(event: ResourceEvent): void {

@@ -59,6 +59,9 @@ export class CountingObserver implements DeltaObserver {
   expiredNonce(): void {
     this.#count("expiredNonce");
   }
+  timedOut(): void {
+    this.#count("timedOut");
+  }
 
   #count(what: string): void {
     this.counts[what] = (this.counts[what] ?? 0) + 1;

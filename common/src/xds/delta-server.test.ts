@@ -5,7 +5,7 @@ import { FakeClock } from "../testing/fake-clock.ts";
 import { newStore, RawStream, resource, TestServer } from "../testing/xds-harness.ts";
 import { allowAnyone } from "./delta-server.ts";
 import { RpcError } from "./grpc-service.ts";
-import { FIRST_REQUEST_TIMEOUT_MS, STREAM_AGE_MS_MAX } from "./limits.ts";
+import { ACKNOWLEDGE_TIMEOUT_MS, FIRST_REQUEST_TIMEOUT_MS, STREAM_AGE_MS_MAX } from "./limits.ts";
 import type { ResourceStore } from "./resource-store.ts";
 import { TYPE_ADDRESS, TYPE_AUTHORIZATION, type XdsResource } from "./resource-type.ts";
 
@@ -331,6 +331,7 @@ describe("the server", () => {
     using raw = new RawStream(server.target);
     raw.open(TYPE_ADDRESS);
     raw.ack(await raw.response(0));
+    await server.observer.signal.until(() => server.observer.counts["converged"] === 1);
     await clock.advance(STREAM_AGE_MS_MAX * 0.9 - 1);
     expect(server.delta.sessions).toHaveLength(1);
     await clock.advance(1);
@@ -353,6 +354,42 @@ describe("the server", () => {
     await clock.advance(FIRST_REQUEST_TIMEOUT_MS);
     expect(await silent.ended).toBe("OK");
     expect(server.delta.sessions).toHaveLength(1);
+  });
+
+  it("ends streams that do not acknowledge", async () => {
+    const clock = new FakeClock();
+    using server = await TestServer.start(newStore(), { clock });
+    using raw = new RawStream(server.target);
+    raw.open(TYPE_ADDRESS);
+    await raw.response(0);
+    await clock.advance(ACKNOWLEDGE_TIMEOUT_MS - 1);
+    expect(server.delta.sessions).toHaveLength(1);
+    await clock.advance(1);
+    expect(await raw.ended).toBe("no acknowledgement in time");
+    expect(server.observer.counts["timedOut"]).toBe(1);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it("holds back responses while too many bytes are unacknowledged", async () => {
+    const store = newStore();
+    put(store, resource("a", "x".repeat(1_000)));
+    using server = await TestServer.start(store, { unacknowledgedBytesMax: 1_500 });
+    using first = new RawStream(server.target);
+    first.open(TYPE_ADDRESS);
+    const response = await first.response(0);
+    using second = new RawStream(server.target);
+    second.open(TYPE_ADDRESS);
+    await server.observer.signal.until(() => server.observer.counts["connected"] === 2);
+    using leaver = new RawStream(server.target);
+    leaver.open(TYPE_ADDRESS);
+    await server.observer.signal.until(() => server.observer.counts["connected"] === 3);
+    expect([second.responses.length, leaver.responses.length]).toEqual([0, 0]);
+    first.ack(response);
+    const waited = await second.response(0);
+    expect(names(waited)).toEqual(["a"]);
+    expect(leaver.responses).toHaveLength(0);
+    second[Symbol.dispose]();
+    expect(names(await leaver.response(0))).toEqual(["a"]);
   });
 
   it("ends every stream when it closes", async () => {

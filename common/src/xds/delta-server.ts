@@ -22,8 +22,10 @@ import {
   SESSIONS_MAX,
   STREAM_AGE_JITTER,
   STREAM_AGE_MS_MAX,
+  UNACKNOWLEDGED_BYTES_MAX,
 } from "./limits.ts";
 import type { ResourceStore } from "./resource-store.ts";
+import { SendBudget } from "./send-budget.ts";
 
 /** Who is calling. Resolves with the check of the node it claims to be; rejects with an RpcError. */
 export type Authenticator = (metadata: Metadata) => Promise<NodeCheck>;
@@ -40,11 +42,13 @@ export interface DeltaServerOptions {
   readonly observer: DeltaObserver;
   readonly streamAgeMs?: number;
   readonly sessionsMax?: number;
+  readonly unacknowledgedBytesMax?: number;
 }
 
 export class DeltaServer {
   readonly #options: DeltaServerOptions;
   readonly #sessions = new Set<DeltaSession>();
+  readonly #budget: SendBudget;
   readonly #stopListening: () => void;
   /** Streams being authenticated. */
   #accepting = 0;
@@ -55,6 +59,7 @@ export class DeltaServer {
 
   constructor(options: DeltaServerOptions) {
     this.#options = options;
+    this.#budget = new SendBudget(options.unacknowledgedBytesMax ?? UNACKNOWLEDGED_BYTES_MAX);
     this.#epoch = Math.floor(options.random() * 2 ** 32).toString(36);
     this.#stopListening = options.store.listen((change) => {
       for (const session of this.#sessions) session.onStoreChange(change);
@@ -112,7 +117,17 @@ export class DeltaServer {
   #serve(stream: ServerStream, checkNode: NodeCheck): void {
     const { store, clock, log, observer } = this.#options;
     const id = `${this.#epoch}-${++this.#streams}`;
-    const session = new DeltaSession({ id, stream, store, checkNode, clock, log, observer });
+    const budget = this.#budget;
+    const session = new DeltaSession({
+      id,
+      stream,
+      store,
+      budget,
+      checkNode,
+      clock,
+      log,
+      observer,
+    });
     this.#sessions.add(session);
     const timers = this.#limitAge(session);
     const close = () => {

@@ -12,8 +12,10 @@ import { assert } from "../process/assert.ts";
 import { FakeClock } from "../testing/fake-clock.ts";
 import { Log } from "../telemetry/log.ts";
 import { type DeltaObserver, DeltaSession, type ServerStream } from "./delta-session.ts";
+import { UNACKNOWLEDGED_BYTES_MAX } from "./limits.ts";
 import { ResourceStore } from "./resource-store.ts";
 import { contentVersion, TYPE_ADDRESS, ZTUNNEL_TYPES } from "./resource-type.ts";
+import { SendBudget } from "./send-budget.ts";
 
 export const name = "xds-delta-session";
 
@@ -26,6 +28,7 @@ const SILENT: DeltaObserver = {
   converged: () => undefined,
   rejected: () => undefined,
   expiredNonce: () => undefined,
+  timedOut: () => undefined,
 };
 
 export function corpus(): Uint8Array[] {
@@ -75,6 +78,7 @@ export function fuzz(data: Uint8Array): void {
     id: "s",
     stream: recording as unknown as ServerStream,
     store,
+    budget: new SendBudget(UNACKNOWLEDGED_BYTES_MAX),
     checkNode: () => undefined,
     clock: new FakeClock(),
     log: LOG,

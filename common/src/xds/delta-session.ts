@@ -4,14 +4,15 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { type ServerDuplexStream, status } from "@grpc/grpc-js";
 import type { DeltaDiscoveryRequest } from "@ambit/api/gen/envoy/discovery_pb.ts";
-import type { Clock } from "../process/clock.ts";
+import type { Clock, Timer } from "../process/clock.ts";
 import { errorMessage } from "../process/errors.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { RpcError } from "./grpc-service.ts";
-import { RESPONSE_BYTES_MAX } from "./limits.ts";
+import { ACKNOWLEDGE_TIMEOUT_MS, RESPONSE_BYTES_MAX } from "./limits.ts";
 import { type NodeId, parseNodeId } from "./node-id.ts";
 import { encodeResponse, framedBytes } from "./response-encoder.ts";
 import type { ResourceStore, StoreChange } from "./resource-store.ts";
+import type { SendBudget } from "./send-budget.ts";
 import { SENT_AFTER, type XdsResource } from "./resource-type.ts";
 import { TooManyNamesError, WatchedType } from "./watched-type.ts";
 
@@ -36,6 +37,8 @@ export interface DeltaObserver {
   converged(typeUrl: string, afterMs: number): void;
   rejected(typeUrl: string, node: ClientNode, reason: string): void;
   expiredNonce(typeUrl: string): void;
+  /** A response was not acknowledged in time. */
+  timedOut(typeUrl: string): void;
 }
 
 export type SyncState = "SYNCED" | "STALE" | "NOT SENT" | "NACK";
@@ -64,6 +67,7 @@ export interface SessionOptions {
   readonly id: string;
   readonly stream: ServerStream;
   readonly store: ResourceStore;
+  readonly budget: SendBudget;
   readonly checkNode: NodeCheck;
   readonly clock: Clock;
   readonly log: Logger;
@@ -72,15 +76,22 @@ export interface SessionOptions {
 
 /** One subscribed type of one client. */
 interface TypeState {
+  readonly typeUrl: string;
+  /** Sends what is due; one function per state, so that waiting for the budget is idempotent. */
+  readonly retry: () => void;
   readonly watched: WatchedType;
   /** Taken from `watched` but too large for one response. */
   queue: XdsResource[];
+  removed: string[];
   nonceSent: string;
   nonceAcked: string;
   nackReason: string | undefined;
   /** When the oldest change not yet sent was noticed, and the oldest one in flight. */
   changedAtMs: number | undefined;
   sentChangeAtMs: number | undefined;
+  /** Of the response in flight. */
+  sentBytes: number;
+  timeout: Timer | undefined;
 }
 
 export class DeltaSession {
@@ -119,7 +130,7 @@ export class DeltaSession {
     if (state === undefined || this.#closed) return;
     for (const [name, old] of before) state.watched.noteChange(name, old);
     if (state.watched.pending) state.changedAtMs ??= this.#options.clock.monotonicMs();
-    this.#send(typeUrl, state);
+    this.#send(state);
   }
 
   /** Ends the stream with status OK: the client reconnects at once and resumes. */
@@ -134,7 +145,12 @@ export class DeltaSession {
     if (this.#closed) return;
     this.#closed = true;
     if (this.#node !== undefined) this.#options.observer.disconnected(this.#node);
+    const states = [...this.#types.values()];
     this.#types.clear();
+    for (const state of states) {
+      this.#options.budget.forget(state.retry);
+      this.#settle(state);
+    }
   }
 
   status(): SessionStatus | undefined {
@@ -168,10 +184,10 @@ export class DeltaSession {
     const { typeUrl } = request;
     const state = this.#types.get(typeUrl);
     if (state === undefined) return this.#open(request);
-    if (request.responseNonce !== "") this.#acknowledge(typeUrl, state, request);
+    if (request.responseNonce !== "") this.#acknowledge(state, request);
     // Names count whatever the nonce: only acknowledgements can be stale.
     state.watched.update(request);
-    for (const [type, each] of this.#types) this.#send(type, each);
+    for (const each of this.#types.values()) this.#send(each);
   }
 
   /** The first request of a type is always answered, with nothing if there is nothing. */
@@ -186,26 +202,33 @@ export class DeltaSession {
     }
     const nodeName = this.#node?.metadata["NODE_NAME"];
     const state: TypeState = {
+      typeUrl,
+      retry: () => this.#send(state),
       watched: new WatchedType(type, request, typeof nodeName === "string" ? nodeName : undefined),
       queue: [],
+      removed: [],
       nonceSent: "",
       nonceAcked: "",
       nackReason: undefined,
       changedAtMs: clock.monotonicMs(),
       sentChangeAtMs: undefined,
+      sentBytes: 0,
+      timeout: undefined,
     };
     this.#types.set(typeUrl, state);
-    this.#send(typeUrl, state);
+    this.#send(state);
   }
 
-  #acknowledge(typeUrl: string, state: TypeState, request: DeltaDiscoveryRequest): void {
+  #acknowledge(state: TypeState, request: DeltaDiscoveryRequest): void {
     const { observer, clock, log } = this.#options;
+    const { typeUrl } = state;
     if (request.responseNonce !== state.nonceSent) {
       observer.expiredNonce(typeUrl);
       return;
     }
     if (state.nonceAcked === state.nonceSent) return;
     state.nonceAcked = state.nonceSent;
+    this.#settle(state);
     state.nackReason = request.errorDetail?.message;
     if (state.nackReason !== undefined) {
       observer.rejected(typeUrl, this.#node!, state.nackReason);
@@ -220,43 +243,60 @@ export class DeltaSession {
     state.sentChangeAtMs = undefined;
   }
 
+  /** The response in flight is acknowledged, or will never be. */
+  #settle(state: TypeState): void {
+    state.timeout?.cancel();
+    state.timeout = undefined;
+    const bytes = state.sentBytes;
+    state.sentBytes = 0;
+    this.#options.budget.giveBack(bytes);
+  }
+
   /** Sends the next response of the type unless one is in flight or nothing is due. */
-  #send(typeUrl: string, state: TypeState): void {
-    if (state.nonceSent !== state.nonceAcked || this.#mustWait(typeUrl, state)) return;
-    let removed: string[] = [];
-    if (state.queue.length === 0) {
+  #send(state: TypeState): void {
+    if (this.#closed || state.nonceSent !== state.nonceAcked || this.#mustWait(state)) return;
+    if (state.queue.length === 0 && state.removed.length === 0) {
       if (!state.watched.pending) return;
-      const first = state.nonceSent === "";
-      const difference = state.watched.take();
-      const { upserts } = difference;
-      ({ removed } = difference);
+      const { upserts, removed } = state.watched.take();
+      state.queue = upserts;
+      state.removed = removed;
       state.sentChangeAtMs = state.changedAtMs;
       state.changedAtMs = undefined;
-      if (!first && upserts.length === 0 && removed.length === 0) return;
-      state.queue = upserts;
+      const nothing = upserts.length === 0 && removed.length === 0;
+      if (nothing && state.nonceSent !== "") return;
     }
-    this.#respond(typeUrl, state, removed);
+    this.#respond(state);
   }
 
   /** Changes wait for those they build on; a first answer does not, its client is not in sync yet. */
-  #mustWait(typeUrl: string, state: TypeState): boolean {
+  #mustWait({ typeUrl, nonceSent }: TypeState): boolean {
     const other = this.#types.get(SENT_AFTER.get(typeUrl) ?? "");
-    return other !== undefined && state.nonceSent !== "" && isOutstanding(other);
+    return other !== undefined && nonceSent !== "" && isOutstanding(other);
   }
 
-  #respond(typeUrl: string, state: TypeState, removed: string[]): void {
-    const { id, stream, observer } = this.#options;
-    const count = prefixWithin(typeUrl, state.queue, RESPONSE_BYTES_MAX);
+  #respond(state: TypeState): void {
+    const { id, stream, budget, observer, clock } = this.#options;
+    const { typeUrl, removed } = state;
+    const { count, bytes } = prefixWithin(typeUrl, state.queue, RESPONSE_BYTES_MAX);
+    if (!budget.tryTake(bytes)) return budget.wait(state.retry);
     const upserts = state.queue.splice(0, count);
     const nonce = `${id}-${++this.#responses}`;
     const message = encodeResponse({ typeUrl, nonce, upserts, removed });
+    state.removed = [];
     state.nonceSent = nonce;
+    state.sentBytes = bytes;
+    state.timeout = clock.after(ACKNOWLEDGE_TIMEOUT_MS, () => this.#timeOut(typeUrl));
     stream.write(message);
     observer.sent(typeUrl, {
       resources: upserts.length,
       removed: removed.length,
       bytes: message.length,
     });
+  }
+
+  #timeOut(typeUrl: string): void {
+    this.#options.observer.timedOut(typeUrl);
+    this.#fail(status.DEADLINE_EXCEEDED, "no acknowledgement in time");
   }
 
   #fail(code: status, details: string): void {
@@ -271,18 +311,19 @@ function statusOf(error: unknown): status {
   return error instanceof TooManyNamesError ? status.RESOURCE_EXHAUSTED : status.INTERNAL;
 }
 
-/** How many of the first resources fit into `bytesMax`; at least one. */
+/** How many of the first resources fit into `bytesMax`, at least one, and their bytes. */
 function prefixWithin(
   typeUrl: string,
   resources: readonly XdsResource[],
   bytesMax: number,
-): number {
+): { readonly count: number; readonly bytes: number } {
   let bytes = 0;
   for (const [index, resource] of resources.entries()) {
-    bytes += framedBytes(typeUrl, resource);
-    if (bytes > bytesMax) return Math.max(1, index);
+    const next = framedBytes(typeUrl, resource);
+    if (index > 0 && bytes + next > bytesMax) return { count: index, bytes };
+    bytes += next;
   }
-  return resources.length;
+  return { count: resources.length, bytes };
 }
 
 function typeStatus(state: TypeState): TypeStatus {
@@ -304,6 +345,7 @@ function syncState(state: TypeState): SyncState {
 }
 
 /** In flight, or still to be sent. */
-function isOutstanding({ watched, queue, nonceSent, nonceAcked }: TypeState): boolean {
-  return nonceSent !== nonceAcked || watched.pending || queue.length > 0;
+function isOutstanding({ watched, queue, removed, nonceSent, nonceAcked }: TypeState): boolean {
+  const queued = queue.length > 0 || removed.length > 0;
+  return nonceSent !== nonceAcked || watched.pending || queued;
 }

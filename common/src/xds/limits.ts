@@ -23,3 +23,12 @@ export const STREAM_AGE_JITTER = 0.1;
 
 /** A client that says nothing after opening its stream is ended by then. */
 export const FIRST_REQUEST_TIMEOUT_MS = 30_000;
+
+/**
+ * Unacknowledged response bytes over all clients. A full push of ten thousand pods is about 4 MiB, so
+ * some hundred proxies may connect at once without waiting for each other.
+ */
+export const UNACKNOWLEDGED_BYTES_MAX = 512 * 1024 * 1024;
+
+/** A client that has not acknowledged a response by then is ended; it reconnects if it lives. */
+export const ACKNOWLEDGE_TIMEOUT_MS = 60_000;
