@@ -21,7 +21,6 @@ import { ZTUNNEL_TYPES } from "@ambit/common/xds/resource-type.ts";
 import type { CertificateAuthority } from "./ca/authority.ts";
 import { certificateService } from "./ca/certificate-service.ts";
 import { NodeAuthorizer } from "./ca/node-authorizer.ts";
-import { issueServingCertificate, servingCredentials } from "./ca/serving-certificate.ts";
 import type { Config } from "./config.ts";
 import { debugRoutes } from "./debug.ts";
 import { IstiodMetrics } from "./metrics.ts";
@@ -30,6 +29,7 @@ import { MeshPusher } from "./push/mesh-pusher.ts";
 import { PolicyStatuses } from "./push/policy-status.ts";
 import { PodDirectory } from "./push/pod-directory.ts";
 import { tokenGate } from "./push/token-gate.ts";
+import { ServingRotation } from "./serving-rotation.ts";
 import { createAuthority, createTokenAuthenticator } from "./trust.ts";
 
 export interface Ports {
@@ -208,11 +208,12 @@ async function startListeners(
     stack.defer(() => server.close(config.drainMs));
     return server.port;
   };
-  const serving = issueServingCertificate(authority.signingCa, config.extraSans, clock.nowMs());
+  const rotation = new ServingRotation(authority, config.extraSans, clock);
+  stack.defer(() => rotation.close());
   const gate = tokenGate(tokens, log.scope("xds"));
   return {
     plaintext: await listen("xDS", config.plaintextPort, Credentials.createInsecure(), allowAnyone),
-    secure: await listen("xDS over TLS", config.securePort, servingCredentials(serving), gate),
+    secure: await listen("xDS over TLS", config.securePort, rotation.credentials, gate),
   };
 }
 
