@@ -5,8 +5,11 @@ import { buildApp } from "./app.ts";
 import { parseConfig } from "./config.ts";
 
 await runMain(async () => {
+  // Until it serves, there is nothing to drain.
+  let stop = (): void => process.exit(0);
+  onStopSignal(() => stop());
   const app = await buildApp(parseConfig(process.env));
-  onStopSignal(() => app.stop());
+  stop = () => app.stop();
   await app.stopped;
   process.exit(0);
 });
