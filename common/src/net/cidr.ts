@@ -31,10 +31,37 @@ export function makeCidr(ip: Ip, prefixLength: number): Cidr | undefined {
   return network && ipFamily(network) === ipFamily(ip) ? { ip: network, prefixLength } : undefined;
 }
 
-/** True when `ip` lies in the block; families never match each other. */
+/** True when `ip` lies in the block; families never match each other. Makes no garbage for IPv4. */
 export function cidrContains(cidr: Cidr, ip: Ip): boolean {
-  if (ipFamily(cidr.ip) !== ipFamily(ip)) return false;
-  return makeCidr(ip, cidr.prefixLength)?.ip === cidr.ip;
+  const { ip: network, prefixLength } = cidr;
+  if (ipFamily(network) !== ipFamily(ip)) return false;
+  if (prefixLength === 0) return true;
+  if (ipFamily(ip) === 4) return (ipv4Bits(network) ^ ipv4Bits(ip)) >>> (32 - prefixLength) === 0;
+  return sameBits(ipToBytes(network), ipToBytes(ip), prefixLength);
+}
+
+/** The 32 bits of a dotted quad, as a signed number. */
+function ipv4Bits(ip: Ip): number {
+  let bits = 0;
+  let octet = 0;
+  for (let i = 0; i < ip.length; i++) {
+    const code = ip.charCodeAt(i);
+    if (code === DOT) {
+      bits = (bits << 8) | octet;
+      octet = 0;
+    } else octet = octet * 10 + code - ZERO;
+  }
+  return (bits << 8) | octet;
+}
+
+const DOT = 46;
+const ZERO = 48;
+
+function sameBits(a: Uint8Array, b: Uint8Array, count: number): boolean {
+  const whole = count >> 3;
+  for (let i = 0; i < whole; i++) if (a[i] !== b[i]) return false;
+  const rest = count & 7;
+  return rest === 0 || (a[whole]! ^ b[whole]!) >> (8 - rest) === 0;
 }
 
 export function formatCidr({ ip, prefixLength }: Cidr): string {
