@@ -1,98 +1,25 @@
 import { closeSync, fstatSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { fromBinary } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import {
-  WorkloadRequestSchema,
-  WorkloadResponseSchema,
-  ZdsHelloSchema,
-} from "@ambit/api/gen/istio/zds_pb.ts";
-import {
-  listenSeqpacket,
-  PACKET_BYTES_MAX,
-  type SeqpacketListener,
-  SeqpacketSocket,
-} from "@ambit/common/sys/seqpacket.ts";
+import { ZdsHelloSchema } from "@ambit/api/gen/istio/zds_pb.ts";
+import { PACKET_BYTES_MAX } from "@ambit/common/sys/seqpacket.ts";
 import { memoryLog } from "@ambit/common/telemetry/log.ts";
 import { FakeClock } from "@ambit/common/testing/fake-clock.ts";
 import { Signal } from "@ambit/common/testing/signal.ts";
+import {
+  add,
+  del,
+  encode,
+  FakeAgent,
+  keep,
+  type Payload,
+  SNAPSHOT,
+} from "../testing/fake-agent.ts";
 import { FakeWorkers } from "../testing/fake-workers.ts";
 import { PodRegistry } from "./pod-registry.ts";
 import { ZdsClient } from "./zds-client.ts";
-
-/** The node agent's end, driven by hand. */
-class FakeAgent {
-  readonly #signal = new Signal();
-  readonly #listener: SeqpacketListener;
-  readonly hellos: Buffer[] = [];
-  readonly errors: string[] = [];
-  socket: SeqpacketSocket | undefined;
-  connections = 0;
-  #closes = 0;
-
-  constructor(path: string) {
-    this.#listener = listenSeqpacket(path, (fd) => {
-      this.connections++;
-      this.socket = new SeqpacketSocket(fd, {
-        onPacket: (packet) => this.#onPacket(packet),
-        onClose: () => {
-          this.#closes++;
-          this.#signal.changed();
-        },
-      });
-    });
-  }
-
-  #onPacket(packet: Buffer): void {
-    if (this.hellos.length < this.connections) this.hellos.push(packet);
-    else this.errors.push(errorOf(packet));
-    this.#signal.changed();
-  }
-
-  async connected(times = 1): Promise<void> {
-    await this.#signal.until(() => this.hellos.length >= times);
-  }
-
-  async closed(): Promise<void> {
-    await this.#signal.until(() => this.#closes > 0);
-  }
-
-  /** Sends a request and returns the error of its acknowledgement. */
-  async send(payload: Payload, fd?: number): Promise<string> {
-    return this.sendBytes(
-      toBinary(WorkloadRequestSchema, create(WorkloadRequestSchema, { payload })),
-      fd,
-    );
-  }
-
-  async sendBytes(bytes: Uint8Array, fd?: number): Promise<string> {
-    const before = this.errors.length;
-    this.socket!.send(bytes, fd);
-    await this.#signal.until(() => this.errors.length > before);
-    return this.errors[before]!;
-  }
-
-  close(): void {
-    this.socket?.close();
-    this.#listener.close();
-  }
-}
-
-type Payload = NonNullable<MessageInitShape<typeof WorkloadRequestSchema>["payload"]>;
-
-function errorOf(packet: Buffer): string {
-  const { payload } = fromBinary(WorkloadResponseSchema, packet);
-  return payload.case === "ack" ? payload.value.error : "no acknowledgement";
-}
-
-const add = (uid: string): Payload => ({
-  case: "add",
-  value: { uid, workloadInfo: { name: `pod-${uid}`, namespace: "ns", serviceAccount: "sa" } },
-});
-const keep = (uid: string): Payload => ({ case: "keep", value: { uid } });
-const del = (uid: string): Payload => ({ case: "del", value: { uid } });
-const SNAPSHOT: Payload = { case: "snapshotSent", value: {} };
 
 let folder: string;
 let path: string;
@@ -373,8 +300,6 @@ describe("a broken protocol", () => {
 
 describe("a packet that makes no sense", () => {
   const undecodable = Buffer.from([0xff, 0xff, 0xff]);
-  const encode = (payload: Payload) =>
-    toBinary(WorkloadRequestSchema, create(WorkloadRequestSchema, { payload }));
   const cases: readonly [string, Uint8Array, boolean, RegExp][] = [
     ["an add without descriptor", encode(add("a")), false, /0 descriptors/],
     ["a delete with one", encode(del("a")), true, /1 descriptors/],

@@ -39,12 +39,21 @@ export function explain(
 ): Explanation {
   const source = findSource(context, sourceText);
   const steps: DecisionStep[] = [];
+  const captured = source.protocol === "HBONE";
+  if (!captured) {
+    steps.push({
+      question: "is the source in the mesh",
+      answer: "no: its connections leave as plain TCP",
+    });
+  }
   const destination = findDestination(context, source, destinationText, steps);
   const route = resolveOutbound(context.state, {
     source,
     destination,
     random: context.random,
-    record: (step) => steps.push(step),
+    record: (step) => {
+      if (captured || step.question !== TRANSPORT_QUESTION) steps.push(step);
+    },
   });
   const base = {
     source: {
@@ -106,9 +115,10 @@ function explainArrival(
   route: Exclude<OutboundRoute, { kind: "refused" }>,
   steps: DecisionStep[],
 ): Arrival {
-  const { state, config } = context;
+  const { state } = context;
   const { destination } = route;
-  const path = pathOf(context, route);
+  const captured = source.protocol === "HBONE";
+  const path = captured ? pathOf(context, route) : "tcp";
   steps.push({ question: "which path do the bytes take", answer: PATHS[path] });
   const enforced = destination !== undefined && destination.protocol === "HBONE";
   const target = "target" in route && "ip" in route.target ? route.target : undefined;
@@ -122,8 +132,7 @@ function explainArrival(
     sourceIp: source.addresses[0] ?? target.ip,
     destinationIp: target.ip,
     destinationPort: target.port,
-    ...(source.protocol === "HBONE" &&
-      config.network === source.network && { sourceIdentity: workloadIdentity(source) }),
+    ...(captured && { sourceIdentity: workloadIdentity(source) }),
   };
   const policies = state.policiesFor(destination);
   const decision = evaluate(policies, subject);

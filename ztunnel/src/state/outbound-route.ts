@@ -61,6 +61,9 @@ export interface DecisionStep {
   readonly answer: string;
 }
 
+/** The question that only a captured source asks. */
+export const TRANSPORT_QUESTION = "how does it get there";
+
 export interface OutboundQuery {
   readonly source: Workload;
   /** As the application dialed it. */
@@ -173,7 +176,7 @@ function directRoute(
     workload.protocol === "HBONE"
       ? "in an mTLS tunnel (HBONE)"
       : "in plain text: it is not in the mesh";
-  record?.({ question: "how does it get there", answer: how });
+  record?.({ question: TRANSPORT_QUESTION, answer: how });
   if (ip === undefined) {
     return { kind: "tcp", target: { hostname: workload.hostname, port }, ...common };
   }

@@ -1,7 +1,8 @@
 // Services by key, hostname and VIP, with their endpoints. Endpoints that come before their service
 // are staged; health is judged when an endpoint enters, not when it is picked (ztunnel §3.3, §3.4).
 
-import { cidrContains } from "@ambit/common/net/cidr.ts";
+import { CidrMap } from "@ambit/common/net/cidr-map.ts";
+import { AddressIndex } from "./address-index.ts";
 import type { Endpoint, Service } from "./service.ts";
 import { serviceKey } from "./service.ts";
 import type { NetworkAddress, Workload, WorkloadUid } from "./workload.ts";
@@ -13,19 +14,19 @@ export interface StoredService {
 }
 
 interface Entry extends StoredService {
-  readonly endpoints: Map<WorkloadUid, Endpoint>;
+  readonly endpoints: Endpoints;
 }
 
-interface Staged extends Endpoint {
-  readonly healthy: boolean;
-}
+type Endpoints = Map<WorkloadUid, Endpoint>;
+type CidrVip = Service["cidrVips"][number];
 
 export class ServiceStore {
   readonly #byKey = new Map<string, Entry>();
-  readonly #byHostname = new Map<string, Entry[]>();
-  readonly #byVip = new Map<string, Entry[]>();
-  readonly #withCidrs = new Set<Entry>();
-  readonly #staged = new Map<string, Map<WorkloadUid, Staged>>();
+  readonly #byHostname = new Map<string, readonly Entry[]>();
+  readonly #byVip = new AddressIndex<Entry>();
+  /** By network. */
+  readonly #byCidr = new Map<string, CidrMap<readonly Entry[]>>();
+  readonly #staged = new Map<string, Endpoints>();
 
   get size(): number {
     return this.#byKey.size;
@@ -49,14 +50,12 @@ export class ServiceStore {
     const key = serviceKey(service);
     const before = this.#byKey.get(key);
     if (before !== undefined) this.#unindex(before);
-    const endpoints = before?.endpoints ?? new Map<WorkloadUid, Endpoint>();
-    const entry: Entry = { service, endpoints };
-    for (const [uid, { healthy, workloadUid, ports }] of this.#staged.get(key) ?? []) {
-      if (healthy || service.loadBalancer.allowUnhealthy)
-        endpoints.set(uid, { workloadUid, ports });
+    const endpoints: Endpoints = before?.endpoints ?? new Map();
+    for (const [uid, endpoint] of this.#staged.get(key) ?? []) {
+      if (isAdmitted(service, endpoint.workload)) endpoints.set(uid, endpoint);
     }
     this.#staged.delete(key);
-    this.#index(entry);
+    this.#index({ service, endpoints });
   }
 
   /** Removes a service; its endpoints are staged again, in case it returns. */
@@ -64,25 +63,19 @@ export class ServiceStore {
     const entry = this.#byKey.get(key);
     if (entry === undefined) return false;
     this.#unindex(entry);
-    if (entry.endpoints.size > 0) {
-      const staged = new Map<WorkloadUid, Staged>();
-      for (const [uid, endpoint] of entry.endpoints)
-        staged.set(uid, { ...endpoint, healthy: true });
-      this.#staged.set(key, staged);
-    }
+    if (entry.endpoints.size > 0) this.#staged.set(key, entry.endpoints);
     return true;
   }
 
   addEndpoints(workload: Workload): void {
-    const { uid, healthy } = workload;
+    const { uid } = workload;
     for (const [key, ports] of workload.services) {
       const entry = this.#byKey.get(key);
       if (entry === undefined) {
-        const staged = this.#staged.getOrInsertComputed(key, () => new Map<WorkloadUid, Staged>());
-        staged.set(uid, { workloadUid: uid, ports, healthy });
-      } else if (healthy || entry.service.loadBalancer.allowUnhealthy) {
-        entry.endpoints.set(uid, { workloadUid: uid, ports });
-      } else entry.endpoints.delete(uid);
+        const staged = this.#staged.getOrInsertComputed(key, newEndpoints);
+        staged.set(uid, { workload, ports });
+      } else if (isAdmitted(entry.service, workload)) entry.endpoints.set(uid, { workload, ports });
+      else entry.endpoints.delete(uid);
     }
   }
 
@@ -95,10 +88,17 @@ export class ServiceStore {
     }
   }
 
-  /** The best visible service for an address: exact VIPs first, then CIDRs (ztunnel §3.3). */
-  byAddress(address: NetworkAddress, clientNamespace: string): StoredService | undefined {
-    const exact = this.#byVip.get(vipKey(address)) ?? [];
-    return best(exact, clientNamespace) ?? this.#byCidr(address, clientNamespace);
+  /**
+   * The best service for an address that the client's namespace may see: exact VIPs first, then CIDRs
+   * (ztunnel §3.3). Without a client everything is seen.
+   */
+  byAddress(
+    address: NetworkAddress,
+    clientNamespace: string | undefined,
+  ): StoredService | undefined {
+    return (
+      best(this.#byVip.get(address), clientNamespace) ?? this.#bestByCidr(address, clientNamespace)
+    );
   }
 
   /** The best visible service for a hostname. */
@@ -111,79 +111,107 @@ export class ServiceStore {
   }
 
   /** In the client's namespace, then longest prefix, then canonical: compared in that order. */
-  #byCidr(address: NetworkAddress, clientNamespace: string): StoredService | undefined {
+  #bestByCidr(
+    { network, ip }: NetworkAddress,
+    clientNamespace: string | undefined,
+  ): StoredService | undefined {
     let found: Entry | undefined;
-    let rank: readonly number[] = [];
-    for (const entry of this.#withCidrs) {
-      if (!visible(entry, clientNamespace)) continue;
-      for (const { network, cidr } of entry.service.cidrVips) {
-        if (network !== address.network || !cidrContains(cidr, address.ip)) continue;
-        const local = Number(entry.service.namespace === clientNamespace);
-        const candidate = [local, cidr.prefixLength, Number(entry.service.canonical)];
-        if (found === undefined || compare(candidate, rank) > 0) {
-          found = entry;
-          rank = candidate;
-        }
-      }
-    }
+    this.#byCidr.get(network)?.forEachMatch(ip, (entries) => {
+      const candidate = best(entries, clientNamespace);
+      if (candidate === undefined) return;
+      const isOwn = found?.service.namespace === clientNamespace;
+      if (isOwn && candidate.service.namespace !== clientNamespace) return;
+      found = candidate;
+    });
     return found;
   }
 
   #index(entry: Entry): void {
     const { service } = entry;
     this.#byKey.set(serviceKey(service), entry);
-    replaceOrAdd(this.#byHostname, service.hostname, entry);
-    for (const vip of service.vips) replaceOrAdd(this.#byVip, vipKey(vip), entry);
-    if (service.cidrVips.length > 0) this.#withCidrs.add(entry);
+    const sameName = this.#byHostname.get(service.hostname) ?? [];
+    this.#byHostname.set(service.hostname, [...othersThan(sameName, entry), entry]);
+    for (const vip of service.vips) {
+      for (const rival of this.#byVip.get(vip))
+        if (sameNamespace(rival, entry)) this.#byVip.remove(vip, rival);
+      this.#byVip.add(vip, entry);
+    }
+    for (const vip of service.cidrVips) this.#indexCidr(vip, entry);
   }
 
   #unindex(entry: Entry): void {
     const { service } = entry;
     this.#byKey.delete(serviceKey(service));
-    drop(this.#byHostname, service.hostname, entry);
-    for (const vip of service.vips) drop(this.#byVip, vipKey(vip), entry);
-    this.#withCidrs.delete(entry);
+    const rest = (this.#byHostname.get(service.hostname) ?? []).filter((other) => other !== entry);
+    if (rest.length > 0) this.#byHostname.set(service.hostname, rest);
+    else this.#byHostname.delete(service.hostname);
+    for (const vip of service.vips) this.#byVip.remove(vip, entry);
+    for (const vip of service.cidrVips) this.#unindexCidr(vip, entry);
+  }
+
+  #indexCidr({ network, cidr }: CidrVip, entry: Entry): void {
+    const blocks = this.#byCidr.getOrInsertComputed(network, () => new CidrMap());
+    blocks.set(cidr, [...othersThan(blocks.get(cidr) ?? [], entry), entry]);
+  }
+
+  #unindexCidr({ network, cidr }: CidrVip, entry: Entry): void {
+    const blocks = this.#byCidr.get(network);
+    const rest = blocks?.get(cidr)?.filter((other) => other !== entry) ?? [];
+    if (rest.length > 0) blocks?.set(cidr, rest);
+    else blocks?.delete(cidr);
+    if (blocks?.size === 0) this.#byCidr.delete(network);
   }
 }
 
-function vipKey({ network, ip }: NetworkAddress): string {
-  return `${network}/${ip}`;
+function newEndpoints(): Endpoints {
+  return new Map();
 }
 
-function visible({ service }: StoredService, clientNamespace: string): boolean {
-  return !service.namespacePrivate || service.namespace === clientNamespace;
+function isAdmitted({ loadBalancer }: Service, { healthy }: Workload): boolean {
+  return healthy || loadBalancer.allowUnhealthy;
+}
+
+function isVisible({ service }: StoredService, clientNamespace: string | undefined): boolean {
+  return (
+    !service.namespacePrivate ||
+    clientNamespace === undefined ||
+    service.namespace === clientNamespace
+  );
 }
 
 /** Client's namespace, then canonical, then the preferred namespace, then the first. */
 function best(
   entries: readonly Entry[],
-  clientNamespace: string,
+  clientNamespace: string | undefined,
   preferredNamespace?: string,
 ): Entry | undefined {
-  const seen = entries.filter((entry) => visible(entry, clientNamespace));
-  return (
-    seen.find(({ service }) => service.namespace === clientNamespace) ??
-    seen.find(({ service }) => service.canonical) ??
-    seen.find(({ service }) => service.namespace === preferredNamespace) ??
-    seen[0]
-  );
+  let found: Entry | undefined;
+  let foundRank = -1;
+  for (const entry of entries) {
+    if (!isVisible(entry, clientNamespace)) continue;
+    const rank = namespaceRank(entry.service, clientNamespace, preferredNamespace);
+    if (rank <= foundRank) continue;
+    found = entry;
+    foundRank = rank;
+  }
+  return found;
+}
+
+function namespaceRank(
+  { namespace, canonical }: Service,
+  clientNamespace: string | undefined,
+  preferredNamespace: string | undefined,
+): number {
+  if (namespace === clientNamespace) return 3;
+  if (canonical) return 2;
+  return namespace === preferredNamespace ? 1 : 0;
 }
 
 /** At most one entry per namespace: the later one replaces the earlier (ztunnel §3.3). */
-function replaceOrAdd(index: Map<string, Entry[]>, key: string, entry: Entry): void {
-  const others = (index.get(key) ?? []).filter(
-    ({ service }) => service.namespace !== entry.service.namespace,
-  );
-  index.set(key, [...others, entry]);
+function othersThan(entries: readonly Entry[], entry: Entry): Entry[] {
+  return entries.filter((other) => !sameNamespace(other, entry));
 }
 
-function drop(index: Map<string, Entry[]>, key: string, entry: Entry): void {
-  const rest = (index.get(key) ?? []).filter((other) => other !== entry);
-  if (rest.length === 0) index.delete(key);
-  else index.set(key, rest);
-}
-
-function compare(a: readonly number[], b: readonly number[]): number {
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return a[i]! - (b[i] ?? 0);
-  return 0;
+function sameNamespace(a: Entry, b: Entry): boolean {
+  return a.service.namespace === b.service.namespace;
 }
