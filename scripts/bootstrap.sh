@@ -99,6 +99,6 @@ fi
 cd "$root"
 case $mode in
   start) exec ./ambit local up --sample bookshop "$@" ;;
-  test) exec vitest run "$@" ;;
+  test) exec node scripts/test.ts "$@" ;;
   deps) step "everything is in place" ;;
 esac
