@@ -1,30 +1,27 @@
 // `ambit local down`: asks the supervisor to stop and waits for it; then, whether or not one ran, removes
 // whatever is left.
 
-import { systemClock } from "@ambit/common/process/clock.ts";
 import { UserError } from "@ambit/common/process/errors.ts";
 import type { Home } from "../local/home.ts";
 import { sendSignal } from "../local/leftovers.ts";
 import { cleanUp, clearHome, isOurFolder } from "../local/local-mesh.ts";
-import { lockReleased } from "../local/lock.ts";
-import { isAlive, readRunFile } from "../local/run-file.ts";
+import { findLockHolder } from "../local/lock.ts";
 
 /** A supervisor that cannot clean up in this time is ended, and its mesh removed from here. */
 const STOP_TIMEOUT_MS = 20_000;
 
 export async function bringDown(home: Home): Promise<void> {
   if (process.getuid?.() !== 0) throw new UserError("removing a local mesh needs root");
-  const run = readRunFile(home);
-  const running = run !== undefined && isAlive(run);
-  if (running) {
-    sendSignal(run.pid, "SIGTERM");
-    if (!(await lockReleased(home, STOP_TIMEOUT_MS))) {
-      sendSignal(run.pid, "SIGKILL");
-      await lockReleased(home, STOP_TIMEOUT_MS);
+  const holder = await findLockHolder(home);
+  if (holder !== undefined) {
+    sendSignal(holder.pid, "SIGTERM");
+    if (!(await holder.released(STOP_TIMEOUT_MS))) {
+      sendSignal(holder.pid, "SIGKILL");
+      await holder.released(STOP_TIMEOUT_MS);
     }
   }
-  const cleaned = await cleanUp(home, systemClock);
+  const cleaned = await cleanUp(home);
   if (isOurFolder(home)) clearHome(home, { keepLogs: true });
-  if (running) console.log("stopped, nothing is left");
+  if (holder !== undefined) console.log("stopped, nothing is left");
   else console.log(cleaned ?? "no local mesh was running");
 }

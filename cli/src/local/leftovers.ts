@@ -2,7 +2,7 @@
 // namespaces are the root of everything: processes live in them, links have both ends in them.
 
 import { readdirSync, readlinkSync, statSync } from "node:fs";
-import { type Clock, sleep } from "@ambit/common/process/clock.ts";
+import { setTimeout as delay } from "node:timers/promises";
 import { errorCode } from "@ambit/common/process/errors.ts";
 import { runCommand } from "./command.ts";
 import { netnsPath } from "./home.ts";
@@ -64,8 +64,8 @@ function netnsLink(pid: number): string {
 }
 
 /** Kills what runs in the namespaces, waits until it is gone, and deletes them. */
-export async function removeLeftovers(clock: Clock, found: Leftovers): Promise<void> {
-  await killAll(clock, found.netns);
+export async function removeLeftovers(found: Leftovers): Promise<void> {
+  await killAll(found.netns);
   for (const name of found.netns) {
     await runCommand("ip", ["netns", "del", name]).catch((error: unknown) => {
       if (namespaces().includes(name)) throw error;
@@ -74,16 +74,16 @@ export async function removeLeftovers(clock: Clock, found: Leftovers): Promise<v
 }
 
 /** SIGKILL until nothing is left: a process may start another one while it dies. */
-export async function killAll(clock: Clock, netns: readonly string[]): Promise<void> {
-  const deadlineMs = clock.monotonicMs() + KILL_TIMEOUT_MS;
+export async function killAll(netns: readonly string[]): Promise<void> {
+  const deadlineMs = performance.now() + KILL_TIMEOUT_MS;
   for (;;) {
     const pids = processesIn(netns);
     if (pids.length === 0) return;
-    if (clock.monotonicMs() > deadlineMs) {
+    if (performance.now() > deadlineMs) {
       throw new Error(`processes ${pids.join(", ")} do not end although killed`);
     }
     for (const pid of pids) sendSignal(pid, "SIGKILL");
-    await sleep(clock, KILL_POLL_MS);
+    await delay(KILL_POLL_MS);
   }
 }
 

@@ -120,7 +120,7 @@ export class LocalMesh {
 
   /** Removes everything; safe at any moment of the start, and more than once. */
   async stop(): Promise<void> {
-    const { home, clock } = this.#dependencies;
+    const { home } = this.#dependencies;
     this.#state = "stopping";
     this.#tokens?.cancel();
     this.#source?.close();
@@ -131,13 +131,13 @@ export class LocalMesh {
     for (const resolver of this.#resolvers.splice(0)) resolver.close();
     for (const handle of this.#handles.splice(0)) handle.close();
     this.#runFile?.cancel();
-    await removeLeftovers(clock, findLeftovers(home.prefix));
+    await removeLeftovers(findLeftovers(home.prefix));
     clearHome(home, { keepLogs: true });
   }
 
   async #prepare(): Promise<void> {
-    const { home, clock, report } = this.#dependencies;
-    const cleaned = await cleanUp(home, clock);
+    const { home, report } = this.#dependencies;
+    const cleaned = await cleanUp(home);
     if (cleaned !== undefined) report(cleaned);
     prepareHome(home);
     clearHome(home, { keepLogs: false });
@@ -351,7 +351,7 @@ export class LocalMesh {
 const RUN_FILE_DELAY_MS = 20;
 
 /** Removes what a run that was killed left; tells what it was, or undefined when there was nothing. */
-export async function cleanUp(home: Home, clock: Clock): Promise<string | undefined> {
+export async function cleanUp(home: Home): Promise<string | undefined> {
   const run = readRunFile(home);
   const recorded = run === undefined ? [] : [run.fabric, ...run.nodes, ...run.pods];
   const found = findLeftovers(
@@ -359,7 +359,7 @@ export async function cleanUp(home: Home, clock: Clock): Promise<string | undefi
     recorded.map(({ netns }) => netns),
   );
   if (found.netns.length === 0) return undefined;
-  await removeLeftovers(clock, found);
+  await removeLeftovers(found);
   const { netns, pids } = found;
   return `removed what an earlier run left: ${netns.length} namespaces, ${pids.length} processes`;
 }

@@ -1,5 +1,6 @@
 // One supervisor per state folder. The lock is a listening abstract Unix socket: the kernel drops it
-// with the process that holds it, however that ends, and a connection to it tells others when.
+// with the process that holds it, however that ends. A connection to it says who that process is, and
+// ends when the lock is free again.
 
 import { createHash } from "node:crypto";
 import { once } from "node:events";
@@ -23,6 +24,7 @@ export async function takeLock(home: Home): Promise<Lock | undefined> {
     socket.unref();
     socket.on("error", () => undefined);
     socket.on("close", () => watchers.delete(socket));
+    socket.write(`${process.pid}\n`);
   });
   try {
     server.listen({ path: lockName(home) });
@@ -40,16 +42,35 @@ export async function takeLock(home: Home): Promise<Lock | undefined> {
   };
 }
 
-/** Resolves true when nobody holds the lock any more, false when `timeoutMs` passed before. */
-export async function lockReleased(home: Home, timeoutMs: number): Promise<boolean> {
+/** The process that holds the lock, and its end. */
+export interface LockHolder {
+  readonly pid: number;
+  /** Resolves true when it has let go, false when `timeoutMs` passed before. */
+  released(timeoutMs: number): Promise<boolean>;
+}
+
+/** Who holds the lock; undefined when nobody does. */
+export async function findLockHolder(home: Home): Promise<LockHolder | undefined> {
   const socket = net.connect({ path: lockName(home) });
-  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const introduced = Promise.withResolvers<number | undefined>();
+  const closed = Promise.withResolvers<true>();
   socket.on("error", () => undefined);
-  socket.on("close", () => resolve(true));
-  socket.resume();
-  const timer = setTimeout(() => resolve(false), timeoutMs);
-  const released = await promise;
-  clearTimeout(timer);
-  socket.destroy();
-  return released;
+  socket.on("data", (data) => introduced.resolve(Number(data.toString())));
+  socket.on("close", () => {
+    introduced.resolve(undefined);
+    closed.resolve(true);
+  });
+  const pid = await introduced.promise;
+  if (pid === undefined) return undefined;
+  return {
+    pid,
+    released: async (timeoutMs) => {
+      const { promise: late, resolve } = Promise.withResolvers<false>();
+      const timer = setTimeout(() => resolve(false), timeoutMs);
+      const released = await Promise.race([closed.promise, late]);
+      clearTimeout(timer);
+      if (released) socket.destroy();
+      return released;
+    },
+  };
 }

@@ -121,8 +121,8 @@ export class PodRunner {
     await Promise.all(this.#containers.map(async ({ process }) => process?.stop(graceMs)));
     await this.#writing;
     if (!this.hasOwnNetwork) return;
-    const { node, link, clock } = this.#options;
-    await killAll(clock, [this.#netns]);
+    const { node, link } = this.#options;
+    await killAll([this.#netns]);
     await removePod({ netns: this.#netns, nodeNetns: node.netns, link });
   }
 

@@ -3,7 +3,6 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { type Ip } from "@ambit/common/net/ip.ts";
-import { systemClock } from "@ambit/common/process/clock.ts";
 import { errorCode } from "@ambit/common/process/errors.ts";
 import { openNetns } from "@ambit/common/sys/netns.ts";
 import { connectTcp } from "@ambit/common/sys/sockets.ts";
@@ -43,7 +42,7 @@ describe("the topology", () => {
   });
 
   afterEach(async () => {
-    await removeLeftovers(systemClock, findLeftovers(home.prefix));
+    await removeLeftovers(findLeftovers(home.prefix));
     expect(findLeftovers(home.prefix)).toEqual({ netns: [], pids: [] });
   });
 
@@ -80,7 +79,7 @@ describe("the topology", () => {
     expect(found.netns).toHaveLength(6);
     expect(found.pids).toContain(child.pid);
     const exited = once(child, "exit");
-    await removeLeftovers(systemClock, found);
+    await removeLeftovers(found);
     expect((await exited)[1]).toBe("SIGKILL");
     expect(findLeftovers(home.prefix)).toEqual({ netns: [], pids: [] });
   });

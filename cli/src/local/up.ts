@@ -10,10 +10,9 @@ import { errorMessage, UserError } from "@ambit/common/process/errors.ts";
 import { type MeshOptions, REPOSITORY } from "./components.ts";
 import { componentLog, type Home, supervisorLog } from "./home.ts";
 import { LocalMesh, prepareHome } from "./local-mesh.ts";
-import { takeLock } from "./lock.ts";
+import { findLockHolder, takeLock } from "./lock.ts";
 import { readManifests } from "./manifests.ts";
 import { Narrator } from "./narrator.ts";
-import { readRunFile } from "./run-file.ts";
 
 export interface UpOptions extends MeshOptions {
   /** Manifest files and folders, absolute or "-". */
@@ -21,6 +20,7 @@ export interface UpOptions extends MeshOptions {
   readonly sample: string | undefined;
 }
 
+const ALIVE_PERIOD_MS = 60_000;
 const PROGRAMS = { ip: "iproute2", nft: "nftables", nsenter: "util-linux", unshare: "util-linux" };
 
 /** Runs the mesh until a signal; resolves when everything is removed. */
@@ -105,11 +105,13 @@ async function runMesh(home: Home, options: UpOptions, hooks: RunHooks): Promise
   const stop = stopSignal();
   let mesh: LocalMesh | undefined;
   let onStop = () => {};
+  // The mesh's own timers do not hold the process; until it is told to end, this one does.
+  const alive = setInterval(() => undefined, ALIVE_PERIOD_MS);
   try {
     await checkEnvironment(home);
     const resources = loadResources(options);
     const lock = await takeLock(home);
-    if (lock === undefined) throw alreadyRunning(home);
+    if (lock === undefined) throw await alreadyRunning(home);
     mesh = new LocalMesh(options, {
       home,
       clock: systemClock,
@@ -130,6 +132,7 @@ async function runMesh(home: Home, options: UpOptions, hooks: RunHooks): Promise
       await mesh.stop();
       hooks.report("stopped, nothing is left");
     }
+    clearInterval(alive);
   }
 }
 
@@ -145,13 +148,10 @@ function stopSignal(): AbortSignal {
   return controller.signal;
 }
 
-/** Keeps the process alive until the signal. */
 async function aborted(signal: AbortSignal): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
-  const alive = setInterval(() => undefined, 60_000);
   signal.addEventListener("abort", () => resolve(), { once: true });
   if (!signal.aborted) await promise;
-  clearInterval(alive);
 }
 
 /** Everything that must be there before anything is made. Throws a UserError that says what is missing. */
@@ -168,12 +168,12 @@ async function checkEnvironment(home: Home): Promise<void> {
     throw new UserError(`missing ${names}: install with "apt-get install ${packages}"`);
   }
   const lock = await takeLock(home);
-  if (lock === undefined) throw alreadyRunning(home);
+  if (lock === undefined) throw await alreadyRunning(home);
   lock.release();
 }
 
-function alreadyRunning(home: Home): UserError {
-  const pid = readRunFile(home)?.pid;
+async function alreadyRunning(home: Home): Promise<UserError> {
+  const pid = (await findLockHolder(home))?.pid;
   const who = pid === undefined ? "" : ` (process ${pid})`;
   return new UserError(
     `a local mesh is already running in ${home.root}${who}: stop it with "ambit local down"`,

@@ -29,7 +29,7 @@ export function resolveLocally(state: MeshState, query: DnsQuery): LocalAnswer |
   for (const candidate of nameCandidates(name, client.namespace, clusterDomain)) {
     const found = state.services.byHostname(candidate.name, client.namespace);
     if (found === undefined || !isAnswerable(found, clusterDomain)) continue;
-    const addresses = shuffle(addressesOf(state, found, query), query.random);
+    const addresses = shuffle(addressesOf(found, query), query.random);
     const { strippedTo, wildcard } = candidate;
     return strippedTo === undefined || wildcard
       ? { addresses }
@@ -43,20 +43,15 @@ function isAnswerable({ service }: StoredService, clusterDomain: string): boolea
   return service.vips.length > 0 || service.hostname.endsWith(`.svc.${clusterDomain}`);
 }
 
-function addressesOf(
-  state: MeshState,
-  { service, endpoints }: StoredService,
-  { client, family }: DnsQuery,
-): Ip[] {
+function addressesOf({ service, endpoints }: StoredService, { client, family }: DnsQuery): Ip[] {
   if (service.ipFamilies.length > 0 && !service.ipFamilies.includes(family)) return [];
   if (service.vips.length > 0) {
     return service.vips
       .filter(({ network, ip }) => network === client.network && ipFamily(ip) === family)
       .map(({ ip }) => ip);
   }
-  return [...endpoints.keys()].flatMap((uid) => {
-    const workload = state.workload(uid);
-    if (workload === undefined || workload.network !== client.network) return [];
+  return [...endpoints.values()].flatMap(({ workload }) => {
+    if (workload.network !== client.network) return [];
     return workload.addresses.find((ip) => ipFamily(ip) === family) ?? [];
   });
 }

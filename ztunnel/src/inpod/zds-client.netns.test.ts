@@ -8,15 +8,7 @@ import { PACKET_BYTES_MAX } from "@ambit/common/sys/seqpacket.ts";
 import { memoryLog } from "@ambit/common/telemetry/log.ts";
 import { FakeClock } from "@ambit/common/testing/fake-clock.ts";
 import { Signal } from "@ambit/common/testing/signal.ts";
-import {
-  add,
-  del,
-  encode,
-  FakeAgent,
-  keep,
-  type Payload,
-  SNAPSHOT,
-} from "../testing/fake-agent.ts";
+import { add, del, encode, FakeAgent, keep, SNAPSHOT } from "../testing/fake-agent.ts";
 import { FakeWorkers } from "../testing/fake-workers.ts";
 import { PodRegistry } from "./pod-registry.ts";
 import { ZdsClient } from "./zds-client.ts";

@@ -4,6 +4,7 @@
 import type net from "node:net";
 import { HBONE_PORT } from "@ambit/common/hbone/limits.ts";
 import { Drain, type DrainMode } from "@ambit/common/process/drain.ts";
+import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
 import { DNS_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from "../config.ts";
 import { DnsProxy } from "../dns/server.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
@@ -46,9 +47,16 @@ export class PodProxy {
     this.pod.pool.close();
   }
 
+  /**
+   * Connections that wait for a closing listener move to the ztunnel that shares its port (since Linux
+   * 5.14): without that, handing over resets them.
+   */
   #listen(): void {
     const context = this.#context;
     const { pod } = this;
+    if (context.config.portReuse && pod.netnsFd !== undefined) {
+      setNetSysctl(pod.netnsFd, "ipv4/tcp_migrate_req", "1");
+    }
     this.#servers.push(
       openListener(context, pod, {
         port: OUTBOUND_PORT,

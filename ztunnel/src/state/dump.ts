@@ -39,7 +39,7 @@ function dumpWorkload(workload: Workload): Record<string, unknown> {
     locality: workload.locality,
     node: workload.node,
     network: workload.network,
-    status: workload.healthy ? "Healthy" : "Unhealthy",
+    status: healthText(workload),
     networkMode: workload.hostNetwork ? "HostNetwork" : "Standard",
     hostname: workload.hostname,
     capacity: workload.capacity,
@@ -51,6 +51,10 @@ function dumpWorkload(workload: Workload): Record<string, unknown> {
   };
 }
 
+function healthText({ healthy }: Workload): string {
+  return healthy ? "Healthy" : "Unhealthy";
+}
+
 function dumpService({ service, endpoints }: StoredService): Record<string, unknown> {
   return {
     name: service.name,
@@ -60,9 +64,9 @@ function dumpService({ service, endpoints }: StoredService): Record<string, unkn
     cidrVips: service.cidrVips.map(({ network, cidr }) => `${network}/${formatCidr(cidr)}`),
     ports: Object.fromEntries(service.ports),
     endpoints: Object.fromEntries(
-      [...endpoints].map(([uid, { workloadUid, ports }]) => [
+      [...endpoints].map(([uid, { workload, ports }]) => [
         uid,
-        { workloadUid, port: Object.fromEntries(ports) },
+        { workloadUid: uid, port: Object.fromEntries(ports), status: healthText(workload) },
       ]),
     ),
     subjectAltNames: service.subjectAltNames,
@@ -75,6 +79,12 @@ function dumpService({ service, endpoints }: StoredService): Record<string, unkn
     canonical: service.canonical,
     visibility: service.namespacePrivate ? "Namespace" : "Public",
     ...(service.waypoint && { waypoint: dumpGateway(service.waypoint) }),
+    ...(service.weightedWaypoints.length > 0 && {
+      weightedWaypoints: service.weightedWaypoints.map(({ waypoint, weight }) => ({
+        ...dumpGateway(waypoint),
+        weight,
+      })),
+    }),
   };
 }
 

@@ -1,7 +1,6 @@
 // Which endpoint of a service takes a connection, on which port and address (ztunnel §3.4, §3.5).
 
 import { type Ip, type IpFamily, ipFamily } from "@ambit/common/net/ip.ts";
-import type { MeshState } from "./mesh-state.ts";
 import type { Endpoint, Scope, Service } from "./service.ts";
 import type { StoredService } from "./service-store.ts";
 import type { Workload } from "./workload.ts";
@@ -27,16 +26,15 @@ export interface EndpointQuery {
 
 /** undefined: the service has no endpoint that can take this connection. */
 export function chooseEndpoint(
-  state: MeshState,
   { service, endpoints }: StoredService,
   query: EndpointQuery,
   random: Random,
 ): ChosenEndpoint | undefined {
   const candidates: ChosenEndpoint[] = [];
   for (const endpoint of endpoints.values()) {
-    const workload = state.workload(endpoint.workloadUid);
-    if (workload === undefined || !reachable(workload, query.source)) continue;
-    const port = targetPort(service, endpoint, workload, query);
+    const { workload } = endpoint;
+    if (!reachable(workload, query.source)) continue;
+    const port = targetPort(service, endpoint, query);
     if (port === undefined) continue;
     const ip = chooseIp(workload.addresses, service.ipFamilies, query.family);
     if (ip === undefined && workload.addresses.length > 0) continue;
@@ -53,12 +51,11 @@ function reachable(workload: Workload, source: Workload): boolean {
 
 function targetPort(
   service: Service,
-  endpoint: Endpoint,
-  workload: Workload,
+  { workload, ports }: Endpoint,
   { servicePort, forWaypoint }: EndpointQuery,
 ): number | undefined {
   const declared = service.ports.get(servicePort);
-  const mapped = endpoint.ports.get(servicePort);
+  const mapped = ports.get(servicePort);
   if (declared === undefined && !forWaypoint) return undefined;
   if (mapped) return mapped;
   if (declared) return declared;

@@ -4,8 +4,9 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { AuthorizationSchema } from "@ambit/api/gen/istio/authorization_pb.ts";
 import { AddressSchema } from "@ambit/api/gen/istio/workload_pb.ts";
-import { type Policy, policyFromProto, policyKey } from "@ambit/common/policy/policy.ts";
+import { type Policy, policyFromProto } from "@ambit/common/policy/policy.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
+import { AddressIndex } from "./address-index.ts";
 import { addressFromProto } from "./from-proto.ts";
 import { ServiceStore, type StoredService } from "./service-store.ts";
 import type { NetworkAddress, Workload, WorkloadUid } from "./workload.ts";
@@ -40,10 +41,14 @@ export interface PodInfo {
 export class MeshState {
   readonly services = new ServiceStore();
   readonly #workloads = new Map<WorkloadUid, Workload>();
-  readonly #byAddress = new Map<string, Workload[]>();
+  readonly #byAddress = new AddressIndex<Workload>();
+  /** Workloads of each node: the candidates for its pods. */
+  readonly #byNode = new Map<string, Set<Workload>>();
   /** Policies by key; and those of global and namespace scope by namespace ("" is global). */
   readonly #policies = new Map<string, Policy>();
-  readonly #scoped = new Map<string, Policy[]>();
+  readonly #scoped = new Map<string, readonly Policy[]>();
+  /** What policiesFor answered since the policies last changed. */
+  #policiesOf = new WeakMap<Workload, readonly Policy[]>();
   readonly #onChange = new Set<() => void>();
   /** Grows with every applied update: a look-up remembered under another version is stale. */
   version = 0;
@@ -71,6 +76,7 @@ export class MeshState {
       if (scope !== undefined)
         this.#scoped.set(scope, [...(this.#scoped.get(scope) ?? []), policy]);
     });
+    this.#policiesOf = new WeakMap();
     this.#changed();
     return rejections;
   }
@@ -93,19 +99,21 @@ export class MeshState {
     return this.#workloads.get(uid);
   }
 
-  /** Of several workloads with one address: a Pod first, then one that speaks HBONE (ztunnel §3.5). */
+  /**
+   * Of several workloads with one address: a Pod first, then one that speaks HBONE (ztunnel §3.5), then
+   * the newest, as addresses are given to new pods.
+   */
   workloadByAddress(address: NetworkAddress): Workload | undefined {
-    const found = this.#byAddress.get(addressKey(address));
-    if (found === undefined || found.length === 1) return found?.[0];
-    return (
-      found.find(({ uid }) => uid.includes("//Pod/")) ??
-      found.find(({ protocol }) => protocol === "HBONE") ??
-      found[0]
-    );
+    const found = this.#byAddress.get(address);
+    if (found.length <= 1) return found[0];
+    return found.reduce((best, other) => (addressRank(other) >= addressRank(best) ? other : best));
   }
 
   /** Workload first, then service (ztunnel §3.1 step 1). */
-  findAddress(address: NetworkAddress, clientNamespace: string): FoundAddress | undefined {
+  findAddress(
+    address: NetworkAddress,
+    clientNamespace: string | undefined,
+  ): FoundAddress | undefined {
     const workload = this.workloadByAddress(address);
     if (workload !== undefined) return { kind: "workload", workload };
     const found = this.services.byAddress(address, clientNamespace);
@@ -122,24 +130,28 @@ export class MeshState {
 
   /** The xDS workload of a local pod; `nodeName` undefined makes all nodes candidates. */
   workloadOfPod(pod: PodInfo, nodeName: string | undefined): Workload | undefined {
-    for (const workload of this.#workloads.values()) {
+    const candidates =
+      nodeName === undefined ? this.#workloads.values() : (this.#byNode.get(nodeName) ?? []);
+    for (const workload of candidates) {
       if (workload.name !== pod.name || workload.namespace !== pod.namespace) continue;
-      if (workload.serviceAccount !== pod.serviceAccount) continue;
-      if (nodeName === undefined || workload.node === nodeName) return workload;
+      if (workload.serviceAccount === pod.serviceAccount) return workload;
     }
     return undefined;
   }
 
   /** All policies that apply to a workload: its namespace's, global ones, and those it names. */
-  policiesFor(workload: Workload): Policy[] {
+  policiesFor(workload: Workload): readonly Policy[] {
+    const known = this.#policiesOf.get(workload);
+    if (known !== undefined) return known;
     const policies = [
       ...(this.#scoped.get(workload.namespace) ?? []),
-      ...(this.#scoped.get("") ?? []),
+      ...(this.#scoped.get(GLOBAL) ?? []),
     ];
     for (const key of workload.authorizationPolicies) {
       const policy = this.#policies.get(key);
-      if (policy !== undefined) policies.push(policy);
+      if (policy !== undefined && !policies.includes(policy)) policies.push(policy);
     }
+    this.#policiesOf.set(workload, policies);
     return policies;
   }
 
@@ -147,14 +159,8 @@ export class MeshState {
     const before = this.#workloads.get(workload.uid);
     if (before !== undefined) this.#forget(before);
     this.#workloads.set(workload.uid, workload);
-    if (!workload.hostNetwork) {
-      for (const ip of workload.addresses) {
-        const key = addressKey({ network: workload.network, ip });
-        const others = this.#byAddress.get(key);
-        if (others === undefined) this.#byAddress.set(key, [workload]);
-        else others.push(workload);
-      }
-    }
+    this.#byNode.getOrInsertComputed(workload.node, newWorkloads).add(workload);
+    for (const address of indexedAddresses(workload)) this.#byAddress.add(address, workload);
     this.services.addEndpoints(workload);
   }
 
@@ -168,12 +174,10 @@ export class MeshState {
   #forget(workload: Workload): void {
     this.#workloads.delete(workload.uid);
     this.services.removeEndpoints(workload);
-    for (const ip of workload.addresses) {
-      const key = addressKey({ network: workload.network, ip });
-      const rest = (this.#byAddress.get(key) ?? []).filter(({ uid }) => uid !== workload.uid);
-      if (rest.length === 0) this.#byAddress.delete(key);
-      else this.#byAddress.set(key, rest);
-    }
+    for (const address of indexedAddresses(workload)) this.#byAddress.remove(address, workload);
+    const ofNode = this.#byNode.get(workload.node);
+    ofNode?.delete(workload);
+    if (ofNode?.size === 0) this.#byNode.delete(workload.node);
   }
 
   #removePolicy(key: string): void {
@@ -182,9 +186,7 @@ export class MeshState {
     this.#policies.delete(key);
     const scope = scopeKey(policy);
     if (scope === undefined) return;
-    const rest = (this.#scoped.get(scope) ?? []).filter(
-      (other) => policyKey(other) !== policyKey(policy),
-    );
+    const rest = (this.#scoped.get(scope) ?? []).filter((other) => other !== policy);
     if (rest.length === 0) this.#scoped.delete(scope);
     else this.#scoped.set(scope, rest);
   }
@@ -210,12 +212,24 @@ function applyEach(
   return rejections;
 }
 
-function addressKey({ network, ip }: NetworkAddress): string {
-  return `${network}/${ip}`;
+function newWorkloads(): Set<Workload> {
+  return new Set();
 }
 
-/** The namespace a policy applies to, "" for all; undefined when only named by workloads. */
+/** A host-network pod shares its node's address, so the address does not name it (ztunnel §3.5). */
+function indexedAddresses({ hostNetwork, network, addresses }: Workload): NetworkAddress[] {
+  return hostNetwork ? [] : addresses.map((ip) => ({ network, ip }));
+}
+
+function addressRank({ uid, protocol }: Workload): number {
+  return (uid.includes("//Pod/") ? 2 : 0) + (protocol === "HBONE" ? 1 : 0);
+}
+
+/** Under this namespace the global policies are kept. */
+const GLOBAL = "";
+
+/** The namespace a policy applies to; undefined when only workloads that name it have it. */
 function scopeKey(policy: Policy): string | undefined {
   if (policy.scope === "workload") return undefined;
-  return policy.scope === "global" ? "" : policy.namespace;
+  return policy.scope === "global" ? GLOBAL : policy.namespace;
 }

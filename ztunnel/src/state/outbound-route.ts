@@ -128,7 +128,7 @@ function serviceRoute(
     return { kind: "passthrough", service };
   }
   const wanted = { source, servicePort: destination.port, family: ipFamily(destination.ip) };
-  const endpoint = chooseEndpoint(state, stored, wanted, random);
+  const endpoint = chooseEndpoint(stored, wanted, random);
   if (endpoint === undefined) {
     const reason = noUpstreamReason(stored, destination.port);
     record?.({ question: "which endpoint", answer: reason });

@@ -104,7 +104,7 @@ export class ServiceStore {
   /** The best visible service for a hostname. */
   byHostname(
     hostname: string,
-    clientNamespace: string,
+    clientNamespace: string | undefined,
     preferredNamespace?: string,
   ): StoredService | undefined {
     return best(this.#byHostname.get(hostname) ?? [], clientNamespace, preferredNamespace);
@@ -116,12 +116,11 @@ export class ServiceStore {
     clientNamespace: string | undefined,
   ): StoredService | undefined {
     let found: Entry | undefined;
+    const isOwn = ({ service }: Entry) => service.namespace === clientNamespace;
     this.#byCidr.get(network)?.forEachMatch(ip, (entries) => {
       const candidate = best(entries, clientNamespace);
       if (candidate === undefined) return;
-      const isOwn = found?.service.namespace === clientNamespace;
-      if (isOwn && candidate.service.namespace !== clientNamespace) return;
-      found = candidate;
+      if (found === undefined || isOwn(candidate) || !isOwn(found)) found = candidate;
     });
     return found;
   }

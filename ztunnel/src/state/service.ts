@@ -2,7 +2,7 @@
 
 import type { Cidr } from "@ambit/common/net/cidr.ts";
 import type { IpFamily } from "@ambit/common/net/ip.ts";
-import type { GatewayAddress, NetworkAddress, PortMap, WorkloadUid } from "./workload.ts";
+import type { GatewayAddress, NetworkAddress, PortMap, Workload } from "./workload.ts";
 
 export const SCOPES = ["region", "zone", "subzone", "node", "cluster", "network"] as const;
 export type Scope = (typeof SCOPES)[number];
@@ -38,8 +38,9 @@ export interface Service {
   readonly namespacePrivate: boolean;
 }
 
+/** What a workload contributes to a service: itself, as it was when it entered, and its ports. */
 export interface Endpoint {
-  readonly workloadUid: WorkloadUid;
+  readonly workload: Workload;
   readonly ports: PortMap;
 }
 

@@ -81,7 +81,7 @@ function viaService(
     family: familyOf(reference, query),
     forWaypoint: true,
   };
-  const endpoint = chooseEndpoint(state, stored, wanted, query.random);
+  const endpoint = chooseEndpoint(stored, wanted, query.random);
   if (endpoint?.ip === undefined) return unknown(reference, "it has no ready endpoint");
   return {
     kind: "found",
