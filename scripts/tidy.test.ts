@@ -19,6 +19,12 @@ describe("tidy", () => {
     expect(checkShape("common/src/a.ts", lines(501))).toHaveLength(1);
   });
 
+  it("does not count a message into the length of its line", () => {
+    const text = "a message that is searched for ".repeat(5);
+    expect(checkShape("common/src/a.ts", ["// Header.", `fail("${text}");`])).toEqual([]);
+    expect(checkShape("common/src/a.ts", ["// Header.", `fail(${text});`])).toHaveLength(1);
+  });
+
   it("names the place to call instead of a banned one", () => {
     const found = checkBanned("ztunnel/src/a.ts", ['import koffi from "koffi";', "Date.now();"]);
     expect(found.map(({ line, message }) => [line, message])).toEqual([

@@ -7,7 +7,11 @@ import { join, resolve } from "node:path";
 
 export const REPOSITORY = resolve(import.meta.dirname, "../..");
 const AMBIT = join(REPOSITORY, "ambit");
-const COMMAND_TIMEOUT_MS = 60_000;
+const COMMAND_TIMEOUT_MS = 120_000;
+const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
+
+/** For `expect.poll`: what must take effect within a second, with room for the commands that look. */
+export const WITHIN_A_SECOND = { timeout: 1_500, interval: 50 };
 
 export interface Outcome {
   readonly code: number;
@@ -25,32 +29,59 @@ export interface StatusPod {
   readonly mesh: string;
 }
 
+export interface StatusNode {
+  readonly name: string;
+  readonly netns: string;
+  readonly link: string;
+}
+
+export interface StatusComponent {
+  readonly name: string;
+  readonly node?: string;
+  readonly pid: number;
+  readonly ready: boolean;
+}
+
+export interface Status {
+  readonly pods: readonly StatusPod[];
+  readonly nodes: readonly StatusNode[];
+  readonly components: readonly StatusComponent[];
+}
+
 export class Lab {
   readonly home = mkdtempSync(join(tmpdir(), "ambit-lab-"));
   readonly #files = mkdtempSync(join(tmpdir(), "ambit-lab-files-"));
+  readonly #env: NodeJS.ProcessEnv;
+
+  /** `settings` reach the programs of the mesh as environment variables. */
+  constructor(settings: Readonly<Record<string, string>> = {}) {
+    this.#env = { ...process.env, AMBIT_HOME: this.home, ...settings };
+  }
+
+  get env(): NodeJS.ProcessEnv {
+    return this.#env;
+  }
 
   /** Runs `./ambit ARGS`; never rejects. */
-  ambit(...args: string[]): Promise<Outcome> {
-    const env = { ...process.env, AMBIT_HOME: this.home };
-    return new Promise((done) => {
-      execFile(
-        AMBIT,
-        args,
-        { env, timeout: COMMAND_TIMEOUT_MS, encoding: "utf8" },
-        (error, stdout, stderr) => {
-          const code = error === null ? 0 : typeof error.code === "number" ? error.code : 1;
-          done({ code, stdout, stderr });
-        },
-      );
+  async ambit(...args: string[]): Promise<Outcome> {
+    const { promise, resolve: done } = Promise.withResolvers<Outcome>();
+    const options = {
+      env: this.#env,
+      timeout: COMMAND_TIMEOUT_MS,
+      maxBuffer: OUTPUT_BYTES_MAX,
+    };
+    execFile(AMBIT, args, options, (error, stdout, stderr) => {
+      const code = error === null ? 0 : typeof error.code === "number" ? error.code : 1;
+      done({ code, stdout, stderr });
     });
+    return await promise;
   }
 
   /** The same, and throws what it printed when it fails. */
   async must(...args: string[]): Promise<string> {
     const { code, stdout, stderr } = await this.ambit(...args);
-    if (code !== 0)
-      throw new Error(`ambit ${args.join(" ")} ended with ${code}: ${stdout}${stderr}`);
-    return stdout;
+    if (code === 0) return stdout;
+    throw new Error(`ambit ${args.join(" ")} ended with ${code}: ${stdout}${stderr}`);
   }
 
   /** Writes a manifest to a file of its own; returns its path. */
@@ -60,8 +91,16 @@ export class Lab {
     return path;
   }
 
-  async up(manifest: string): Promise<void> {
-    await this.must("local", "up", "-f", this.file("mesh.yaml", manifest), "--detach");
+  async up(manifest: string, ...options: string[]): Promise<void> {
+    await this.must("local", "up", "-f", this.file("mesh.yaml", manifest), "--detach", ...options);
+  }
+
+  /** Applies `yaml`, awaits `body`, and deletes it again. */
+  async whileApplied(yaml: string, body: () => Promise<void>): Promise<void> {
+    const path = this.file("applied.yaml", yaml);
+    await this.must("local", "apply", "-f", path);
+    await body();
+    await this.must("local", "delete", "-f", path);
   }
 
   async down(): Promise<void> {
@@ -70,7 +109,7 @@ export class Lab {
     rmSync(this.#files, { recursive: true, force: true });
   }
 
-  /** Standard output of a command in a pod; the exit code when it fails. */
+  /** Standard output of a command in a pod; "exit N" when it fails. */
   async exec(pod: string, ...command: string[]): Promise<string> {
     const { code, stdout } = await this.ambit("local", "exec", pod, "--", ...command);
     return code === 0 ? stdout.trim() : `exit ${code}`;
@@ -81,16 +120,29 @@ export class Lab {
     return this.exec(pod, "curl", "-s", "-m", "5", url);
   }
 
-  async pods(): Promise<StatusPod[]> {
-    const status = JSON.parse(await this.must("local", "status", "-o", "json")) as {
-      pods: StatusPod[];
-    };
-    return status.pods;
+  /** Whether the HTTP server at `url` answers a client in `pod`. */
+  async reach(pod: string, url: string): Promise<"reached" | "refused"> {
+    return (await this.get(pod, url)).includes("sees") ? "reached" : "refused";
+  }
+
+  async status(): Promise<Status> {
+    return JSON.parse(await this.must("local", "status", "-o", "json")) as Status;
   }
 
   async pod(name: string): Promise<StatusPod> {
-    const found = (await this.pods()).find((pod) => pod.name === name);
+    const found = (await this.status()).pods.find((pod) => pod.name === name);
     if (found === undefined) throw new Error(`no pod ${name}`);
+    return found;
+  }
+
+  async ipOf(pod: string): Promise<string> {
+    return (await this.pod(pod)).ips[0]!;
+  }
+
+  async component(name: string, node?: string): Promise<StatusComponent> {
+    const { components } = await this.status();
+    const found = components.find((one) => one.name === name && one.node === node);
+    if (found === undefined) throw new Error(`no component ${name} on ${node ?? "the fabric"}`);
     return found;
   }
 
@@ -101,10 +153,10 @@ export class Lab {
   }
 }
 
-/** Network namespaces on this machine. */
-export function namespaces(): string[] {
+/** Network namespaces on this machine whose name begins so. */
+export function namespaces(prefix: string): string[] {
   return execFileSync("ip", ["netns", "list"], { encoding: "utf8" })
     .split("\n")
     .map((line) => line.split(" ")[0]!)
-    .filter((name) => name !== "");
+    .filter((name) => name.startsWith(prefix));
 }

@@ -60,7 +60,7 @@ export class Topology {
     env: Readonly<Record<string, string>> = {},
   ): ChildProcess {
     const [file, ...args] = ["ip", "netns", "exec", this.netns(place), ...command];
-    return spawn(file!, args, {
+    return spawn(file, args, {
       env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });

@@ -51,6 +51,7 @@ export function istiod(home: Home): Component {
     ready: { ip: ISTIOD.v4, port: 8080, path: "/ready" },
     env: {
       MANIFESTS: home.manifests,
+      STATUS_DIR: home.manifests,
       CA_DIR: home.ca,
       JWKS_FILE: home.jwks,
       TOKEN_ISSUER,

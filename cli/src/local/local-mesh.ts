@@ -43,8 +43,10 @@ export interface MeshDependencies {
   readonly home: Home;
   readonly clock: Clock;
   readonly random: () => number;
-  /** Variables of the environment that programs inherit. */
-  readonly env: NodeJS.ProcessEnv;
+  /** Variables of the environment that the mesh's own programs have, besides what they are given here. */
+  readonly settings: NodeJS.ProcessEnv;
+  /** The few variables that the processes of pods inherit. */
+  readonly podEnv: NodeJS.ProcessEnv;
   /** One line for the person who waits. */
   readonly report: (line: string) => void;
 }
@@ -166,7 +168,7 @@ export class LocalMesh {
   }
 
   async #startPods(store: FolderStore): Promise<void> {
-    const { home, clock, random, env, report } = this.#dependencies;
+    const { home, clock, random, podEnv, report } = this.#dependencies;
     const kubelet = new Kubelet({
       home,
       store,
@@ -175,7 +177,7 @@ export class LocalMesh {
       random,
       nodes: this.#nodes,
       workingDir: REPOSITORY,
-      env,
+      env: podEnv,
       onChange: () => this.#onChange(),
       onProblem: (sentence) => report(`problem: ${sentence}`),
     });
@@ -192,12 +194,12 @@ export class LocalMesh {
   }
 
   #run(component: Component): void {
-    const { home, clock, env } = this.#dependencies;
+    const { home, clock, settings } = this.#dependencies;
     const { name, node, netns, main, log } = component;
     const files = this.#writeEtc(node);
     const spec = {
       command: enterCommand({ netns, ...files, workingDir: home.root }, [process.execPath, main]),
-      env: { ...env, ...component.env },
+      env: { ...settings, ...component.env },
       log,
       restart: "always" as const,
     };

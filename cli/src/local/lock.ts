@@ -62,6 +62,7 @@ export async function findLockHolder(home: Home): Promise<LockHolder | undefined
   });
   const pid = await introduced.promise;
   if (pid === undefined) return undefined;
+  socket.unref(); // Only who waits for the end is held up by it.
   return {
     pid,
     released: async (timeoutMs) => {
@@ -69,7 +70,6 @@ export async function findLockHolder(home: Home): Promise<LockHolder | undefined
       const timer = setTimeout(() => resolve(false), timeoutMs);
       const released = await Promise.race([closed.promise, late]);
       clearTimeout(timer);
-      if (released) socket.destroy();
       return released;
     },
   };

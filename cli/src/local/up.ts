@@ -2,7 +2,7 @@
 // mesh until it is told to stop, and leaves nothing behind.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { accessSync, closeSync, constants, openSync } from "node:fs";
+import { accessSync, closeSync, constants, openSync, readdirSync } from "node:fs";
 import { delimiter, join, resolve } from "node:path";
 import type { Resource } from "@ambit/api/resources/kinds.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
@@ -67,8 +67,8 @@ type SupervisorMessage =
 
 /** Starts the supervisor in the background; resolves when the mesh is ready, rejects when it cannot be. */
 export async function runDetached(home: Home, options: UpOptions): Promise<void> {
-  await checkEnvironment(home);
   loadResources(options);
+  await checkEnvironment(home);
   prepareHome(home);
   const log = openSync(supervisorLog(home), "w");
   const main = resolve(REPOSITORY, "cli/src/main.ts");
@@ -108,15 +108,16 @@ async function runMesh(home: Home, options: UpOptions, hooks: RunHooks): Promise
   // The mesh's own timers do not hold the process; until it is told to end, this one does.
   const alive = setInterval(() => undefined, ALIVE_PERIOD_MS);
   try {
-    await checkEnvironment(home);
     const resources = loadResources(options);
+    await checkEnvironment(home);
     const lock = await takeLock(home);
     if (lock === undefined) throw await alreadyRunning(home);
     mesh = new LocalMesh(options, {
       home,
       clock: systemClock,
       random: Math.random,
-      env: inheritedEnvironment(),
+      settings: ownEnvironment(),
+      podEnv: podEnvironment(),
       report: hooks.report,
     });
     await mesh.start(resources, stop);
@@ -197,23 +198,26 @@ function loadResources({ files, sample }: UpOptions): Resource[] {
 }
 
 function samplePath(sample: string): string {
-  const path = resolve(REPOSITORY, "samples", sample, "manifests");
-  if (!/^[a-z0-9-]+$/.test(sample)) throw new UserError(`"${sample}" is not the name of a sample`);
-  try {
-    accessSync(path);
-  } catch {
-    throw new UserError(`there is no sample "${sample}": samples/ has them`);
+  const samples = resolve(REPOSITORY, "samples");
+  const names = readdirSync(samples);
+  if (!names.includes(sample)) {
+    throw new UserError(`there is no sample "${sample}": choose ${names.join(" or ")}`, 2);
   }
-  return path;
+  return join(samples, sample, "manifests");
 }
 
-/** What programs inherit: where to find programs, how to log, and the compile cache. */
-function inheritedEnvironment(): NodeJS.ProcessEnv {
-  const names = ["HOME", "LANG", "TZ", "RUST_LOG", "LOG_LEVEL", "LOG_FORMAT", "NODE_COMPILE_CACHE"];
-  const env: NodeJS.ProcessEnv = {};
-  for (const name of names) if (process.env[name] !== undefined) env[name] = process.env[name];
+/** What a pod's processes inherit from the host, as they run on its files. */
+const POD_VARIABLES = ["HOME", "LANG", "TZ", "PATH", "NODE_COMPILE_CACHE"];
+
+/** This process's environment, with the Node that runs it as the first one to be found. */
+function ownEnvironment(): NodeJS.ProcessEnv {
   const own = resolve(process.execPath, "..");
-  return { ...env, PATH: [own, process.env["PATH"] ?? ""].join(delimiter) };
+  return { ...process.env, PATH: [own, process.env["PATH"] ?? ""].join(delimiter) };
+}
+
+function podEnvironment(): NodeJS.ProcessEnv {
+  const own = ownEnvironment();
+  return Object.fromEntries(Object.entries(own).filter(([name]) => POD_VARIABLES.includes(name)));
 }
 
 function describeMesh(mesh: LocalMesh): string[] {

@@ -15,7 +15,8 @@ let netns: NetnsHandle;
 
 beforeAll(() => {
   sh(`ip netns add ${NAME}; ip -n ${NAME} link set lo up
-      ip -n ${NAME} link add d0 type veth peer name d1; ip -n ${NAME} link set d1 up; ip -n ${NAME} addr add 10.9.9.1/24 dev d0
+      ip -n ${NAME} link add d0 type veth peer name d1; ip -n ${NAME} link set d1 up
+      ip -n ${NAME} addr add 10.9.9.1/24 dev d0
       ip -n ${NAME} addr add fd09::1/64 dev d0 nodad; ip -n ${NAME} link set d0 up
       ip -n ${NAME} rule add fwmark 0x111 lookup 100; ip -n ${NAME} route add local default dev lo table 100`);
   netns = openNetns(`/run/netns/${NAME}`);

@@ -71,8 +71,15 @@ class Harness {
 const pod = (name: string, labels = "app: a", extra = "") => `
 apiVersion: v1
 kind: Pod
-metadata: { name: ${name}, namespace: shop, labels: { ${labels} }, annotations: { ambient.istio.io/redirection: enabled } }
-spec: { nodeName: node-1, serviceAccountName: shop, containers: [{ name: c, ports: [{ name: web, containerPort: 8080 }] }] }
+metadata:
+  name: ${name}
+  namespace: shop
+  labels: { ${labels} }
+  annotations: { ambient.istio.io/redirection: enabled }
+spec:
+  nodeName: node-1
+  serviceAccountName: shop
+  containers: [{ name: c, ports: [{ name: web, containerPort: 8080 }] }]
 status: { phase: Running, podIP: 10.0.0.${name.length}, conditions: [{ type: Ready, status: "True" }] }
 ${extra}---`;
 const service = (name: string, selector = "app: a", port = "targetPort: web") => `

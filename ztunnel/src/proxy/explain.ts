@@ -16,7 +16,12 @@ import {
 import { parseIp } from "@ambit/common/net/ip.ts";
 import { spiffeId } from "@ambit/common/tls/identity.ts";
 import { resolveLocally } from "../dns/resolve.ts";
-import { type DecisionStep, type OutboundRoute, resolveOutbound, TRANSPORT_QUESTION } from "../state/outbound-route.ts";
+import {
+  type DecisionStep,
+  type OutboundRoute,
+  resolveOutbound,
+  TRANSPORT_QUESTION,
+} from "../state/outbound-route.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { ProxyContext } from "./context.ts";
 
