@@ -82,7 +82,7 @@ if [ "$mode" = test ]; then
   need git git
   need tcpdump tcpdump
   need iperf3 iperf3
-  need openssl openssl
+  need curl curl
 fi
 if [ -n "$missing" ]; then
   command -v apt-get >/dev/null || fail "these programs' packages are missing and there is no apt-get:$missing"

@@ -32,17 +32,21 @@ export interface StatusPod {
 export interface StatusNode {
   readonly name: string;
   readonly netns: string;
+  /** The fabric's end of the node's link. */
   readonly link: string;
 }
 
 export interface StatusComponent {
   readonly name: string;
   readonly node?: string;
-  readonly pid: number;
-  readonly ready: boolean;
+  readonly pid?: number;
+  readonly state: string;
+  readonly log: string;
 }
 
 export interface Status {
+  readonly pid: number;
+  readonly fabric: { readonly netns: string };
   readonly pods: readonly StatusPod[];
   readonly nodes: readonly StatusNode[];
   readonly components: readonly StatusComponent[];

@@ -89,8 +89,8 @@ describe("traffic between enrolled pods", () => {
   });
 
   it("shows nothing but TLS to port 15008 on the link between the nodes", async () => {
-    const { nodes } = await lab.status();
-    const capture = captureLink(nodes.find(({ name }) => name === "node-1")!);
+    const { fabric, nodes } = await lab.status();
+    const capture = captureLink(fabric.netns, nodes.find(({ name }) => name === "node-1")!.link);
     await once(capture.stderr!, "data"); // It says that it listens.
     let text = "";
     capture.stdout!.on("data", (chunk: Buffer) => (text += chunk.toString("latin1")));
@@ -105,7 +105,7 @@ describe("traffic between enrolled pods", () => {
   });
 });
 
-function captureLink({ netns, link }: { netns: string; link: string }): ChildProcess {
+function captureLink(netns: string, link: string): ChildProcess {
   const tcpdump = ["tcpdump", "-i", link, "-nn", "-A", "-l", "net 10.244.0.0/16"];
   return spawn("ip", ["netns", "exec", netns, ...tcpdump], { stdio: ["ignore", "pipe", "pipe"] });
 }
