@@ -1,12 +1,12 @@
 // A local mesh of its own for acceptance tests, driven through `./ambit` exactly as a user would.
 
 import { execFile, execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
 export const REPOSITORY = resolve(import.meta.dirname, "../..");
-const AMBIT = join(REPOSITORY, "ambit");
+export const AMBIT = join(REPOSITORY, "ambit");
 const COMMAND_TIMEOUT_MS = 120_000;
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
 
@@ -67,14 +67,19 @@ export class Lab {
   }
 
   /** Runs `./ambit ARGS`; never rejects. */
-  async ambit(...args: string[]): Promise<Outcome> {
+  ambit(...args: string[]): Promise<Outcome> {
+    return this.run(AMBIT, args);
+  }
+
+  /** Runs any program with this mesh's environment; never rejects. */
+  async run(program: string, args: readonly string[]): Promise<Outcome> {
     const { promise, resolve: done } = Promise.withResolvers<Outcome>();
     const options = {
       env: this.#env,
       timeout: COMMAND_TIMEOUT_MS,
       maxBuffer: OUTPUT_BYTES_MAX,
     };
-    execFile(AMBIT, args, options, (error, stdout, stderr) => {
+    execFile(program, args, options, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === "number" ? error.code : 1;
       done({ code, stdout, stderr });
     });
@@ -92,6 +97,13 @@ export class Lab {
   file(name: string, text: string): string {
     const path = join(this.#files, name);
     writeFileSync(path, text);
+    return path;
+  }
+
+  /** Writes a shell script that is found under `name`; returns its path. */
+  program(name: string, script: string): string {
+    const path = this.file(name, `#!/bin/sh\n${script}\n`);
+    chmodSync(path, 0o755);
     return path;
   }
 

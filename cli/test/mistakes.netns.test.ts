@@ -1,5 +1,6 @@
+import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab } from "./lab.ts";
+import { AMBIT, Lab } from "./lab.ts";
 import { SHOP } from "./shop.ts";
 
 const lab = new Lab();
@@ -36,6 +37,45 @@ describe("mistakes on the command line", () => {
       code: 1,
       stderr: expect.stringMatching(/^[^\n]*ambit local up[^\n]*$/),
     });
+  });
+});
+
+const NOBODY = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+/** The checkout may lie where only root may look. */
+const READS_ANYTHING = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"];
+
+describe("a machine that lacks something", () => {
+  const up = ["local", "up", "--sample", "bookshop"];
+
+  it.each<[string, string[], RegExp]>([
+    ["root", [...NOBODY, ...READS_ANYTHING], /needs root/],
+    [
+      "a capability",
+      ["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"],
+      /needs CAP_NET_ADMIN/,
+    ],
+  ])("%s: is told before anything is made", async (_, restriction, text) => {
+    const bare = new Lab();
+    const outcome = await bare.run("setpriv", [...restriction, AMBIT, ...up]);
+    expect(outcome.stderr.trim()).toMatch(text);
+    expect({ ...outcome, stderr: outcome.stderr.trim().split("\n").length }).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: 1,
+    });
+    await bare.down();
+  });
+
+  it("a kernel feature: names what the kernel refused", async () => {
+    const bare = new Lab();
+    const folder = dirname(
+      bare.program("nft", "echo 'Error: Operation not supported' >&2; exit 1"),
+    );
+    const path = `${folder}:${process.env["PATH"]}`;
+    const outcome = await bare.run("env", [`PATH=${path}`, AMBIT, ...up]);
+    expect(outcome.stderr.trim()).toMatch(/^[^\n]*Operation not supported[^\n]*nf_tables[^\n]*$/);
+    expect(outcome.code).toBe(1);
+    await bare.down();
   });
 });
 

@@ -2,7 +2,7 @@
 // mesh until it is told to stop, and leaves nothing behind.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { accessSync, closeSync, constants, openSync, readdirSync } from "node:fs";
+import { closeSync, openSync, readdirSync } from "node:fs";
 import { delimiter, join, resolve } from "node:path";
 import type { Resource } from "@ambit/api/resources/kinds.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
@@ -10,6 +10,7 @@ import { errorMessage, UserError } from "@ambit/common/process/errors.ts";
 import { type MeshOptions, REPOSITORY } from "./components.ts";
 import { componentLog, type Home, supervisorLog } from "./home.ts";
 import { LocalMesh, prepareHome } from "./local-mesh.ts";
+import { checkEnvironment } from "./environment.ts";
 import { findLockHolder, takeLock } from "./lock.ts";
 import { readManifests } from "./manifests.ts";
 import { Narrator } from "./narrator.ts";
@@ -21,7 +22,6 @@ export interface UpOptions extends MeshOptions {
 }
 
 const ALIVE_PERIOD_MS = 60_000;
-const PROGRAMS = { ip: "iproute2", nft: "nftables", nsenter: "util-linux", unshare: "util-linux" };
 
 /** Runs the mesh until a signal; resolves when everything is removed. */
 export async function runForeground(home: Home, options: UpOptions): Promise<void> {
@@ -68,7 +68,7 @@ type SupervisorMessage =
 /** Starts the supervisor in the background; resolves when the mesh is ready, rejects when it cannot be. */
 export async function runDetached(home: Home, options: UpOptions): Promise<void> {
   loadResources(options);
-  await checkEnvironment(home);
+  await checkBeforeStart(home);
   prepareHome(home);
   const log = openSync(supervisorLog(home), "w");
   const main = resolve(REPOSITORY, "cli/src/main.ts");
@@ -109,7 +109,7 @@ async function runMesh(home: Home, options: UpOptions, hooks: RunHooks): Promise
   const alive = setInterval(() => undefined, ALIVE_PERIOD_MS);
   try {
     const resources = loadResources(options);
-    await checkEnvironment(home);
+    await checkBeforeStart(home);
     const lock = await takeLock(home);
     if (lock === undefined) throw await alreadyRunning(home);
     mesh = new LocalMesh(options, {
@@ -156,18 +156,8 @@ async function aborted(signal: AbortSignal): Promise<void> {
 }
 
 /** Everything that must be there before anything is made. Throws a UserError that says what is missing. */
-async function checkEnvironment(home: Home): Promise<void> {
-  if (process.getuid?.() !== 0) {
-    throw new UserError(
-      "a local mesh makes network namespaces, which needs root: run this as root",
-    );
-  }
-  const missing = Object.entries(PROGRAMS).filter(([program]) => !isOnPath(program));
-  if (missing.length > 0) {
-    const names = missing.map(([program]) => program).join(", ");
-    const packages = [...new Set(missing.map(([, name]) => name))].join(" ");
-    throw new UserError(`missing ${names}: install with "apt-get install ${packages}"`);
-  }
+async function checkBeforeStart(home: Home): Promise<void> {
+  await checkEnvironment();
   const lock = await takeLock(home);
   if (lock === undefined) throw await alreadyRunning(home);
   lock.release();
@@ -179,17 +169,6 @@ async function alreadyRunning(home: Home): Promise<UserError> {
   return new UserError(
     `a local mesh is already running in ${home.root}${who}: stop it with "ambit local down"`,
   );
-}
-
-function isOnPath(program: string): boolean {
-  return (process.env["PATH"] ?? "").split(delimiter).some((folder) => {
-    try {
-      accessSync(join(folder, program), constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }
 
 function loadResources({ files, sample }: UpOptions): Resource[] {
@@ -207,7 +186,7 @@ function samplePath(sample: string): string {
 }
 
 /** What a pod's processes inherit from the host, as they run on its files. */
-const POD_VARIABLES = ["HOME", "LANG", "TZ", "PATH", "NODE_COMPILE_CACHE"];
+const POD_VARIABLES = new Set(["HOME", "LANG", "TZ", "PATH", "NODE_COMPILE_CACHE"]);
 
 /** This process's environment, with the Node that runs it as the first one to be found. */
 function ownEnvironment(): NodeJS.ProcessEnv {
@@ -217,7 +196,7 @@ function ownEnvironment(): NodeJS.ProcessEnv {
 
 function podEnvironment(): NodeJS.ProcessEnv {
   const own = ownEnvironment();
-  return Object.fromEntries(Object.entries(own).filter(([name]) => POD_VARIABLES.includes(name)));
+  return Object.fromEntries(Object.entries(own).filter(([name]) => POD_VARIABLES.has(name)));
 }
 
 function describeMesh(mesh: LocalMesh): string[] {
