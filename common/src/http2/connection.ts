@@ -4,14 +4,15 @@
 
 import type { Duplex } from "node:stream";
 import { errorMessage } from "../process/errors.ts";
-import type { Clock } from "../process/clock.ts";
+import type { ConnectionListener, ConnectionOptions } from "./connection-options.ts";
+import { checkFrame } from "./frame-rules.ts";
 import { FrameParser, type FrameHandler } from "./frame-parser.ts";
 import { FrameWriter } from "./frame-writer.ts";
 import { type DecodedHeaders, HeaderBlocks } from "./header-blocks.ts";
 import { hpackEncode } from "./hpack-encoder.ts";
 import { Keepalive } from "./keepalive.ts";
 import type { HeaderField } from "./hpack-table.ts";
-import { type Http2Limits, RateLimit } from "./limits.ts";
+import { RateLimit } from "./limits.ts";
 import {
   CLIENT_PREFACE,
   ConnectionError,
@@ -27,32 +28,9 @@ import {
 import { applySettings, encodeSettings, INITIAL_SETTINGS, type Settings } from "./settings.ts";
 import { Http2Stream } from "./stream.ts";
 
-export interface ConnectionOptions {
-  readonly role: "client" | "server";
-  readonly streamWindowBytes: number;
-  readonly connectionWindowBytes: number;
-  readonly frameBytesMax: number;
-  readonly limits: Http2Limits;
-  readonly clock: Clock;
-  /** First PING after this long, and this long after each answer. */
-  readonly pingIntervalMs: number;
-  /** A PING unanswered for this long ends the connection. */
-  readonly pingTimeoutMs: number;
-}
-
-export interface ConnectionListener {
-  /** Server: the peer opened a stream. Set `stream.listener` before returning. */
-  onStream(stream: Http2Stream, fields: readonly HeaderField[], endStream: boolean): void;
-  /** The peer will not accept streams beyond those it has (GOAWAY). */
-  onGoAway(): void;
-  /** The connection is over; every stream has had its onAbort. Called once. */
-  onClose(reason: string): void;
-}
-
 /** How long a closing connection may take to hand its last bytes to a peer that does not read. */
 const LINGER_MS = 1000;
-const PING_BYTES = 8;
-const PING_PAYLOAD = Buffer.alloc(PING_BYTES);
+const PING_PAYLOAD = Buffer.alloc(8);
 /** RFC 9113 §6.8: the id that announces a shutdown without refusing anything yet. */
 const GRACEFUL_LAST_ID = STREAM_ID_MAX;
 
@@ -147,7 +125,7 @@ export class Http2Connection implements FrameHandler {
   drain(): void {
     if (this.#closed || this.#goAwaySent) return;
     this.#goAwaySent = true;
-    this.#writeGoAway(GRACEFUL_LAST_ID, ErrorCode.NO_ERROR);
+    this.#writer.goAway(GRACEFUL_LAST_ID, ErrorCode.NO_ERROR);
     this.#writer.control(FrameType.PING, 0, 0, PING_PAYLOAD);
     if (this.#options.role === "server") return;
     this.#goAwayFinal = true;
@@ -157,7 +135,7 @@ export class Http2Connection implements FrameHandler {
   /** Ends the connection at once with a GOAWAY; every stream aborts. */
   destroy(code: number = ErrorCode.NO_ERROR, reason = "closed"): void {
     if (this.#closed) return;
-    this.#writeGoAway(this.#lastPeerId, code);
+    this.#writer.goAway(this.#lastPeerId, code);
     this.#finish(reason, code);
     this.#options.clock.after(LINGER_MS, () => this.#socket.destroy());
     this.#socket.end(() => this.#socket.destroy());
@@ -166,23 +144,7 @@ export class Http2Connection implements FrameHandler {
   // What streams call.
 
   writeHeaders(stream: Http2Stream, fields: readonly HeaderField[], endStream: boolean): void {
-    const block = hpackEncode(fields);
-    const bytesMax = this.frameBytesMax;
-    const endFlag = endStream ? Flag.END_STREAM : 0;
-    if (block.length <= bytesMax) {
-      this.#writer.control(FrameType.HEADERS, Flag.END_HEADERS | endFlag, stream.id, block);
-      return;
-    }
-    this.#writer.control(FrameType.HEADERS, endFlag, stream.id, block.subarray(0, bytesMax));
-    for (let at = bytesMax; at < block.length; at += bytesMax) {
-      const last = at + bytesMax >= block.length ? Flag.END_HEADERS : 0;
-      this.#writer.control(
-        FrameType.CONTINUATION,
-        last,
-        stream.id,
-        block.subarray(at, at + bytesMax),
-      );
-    }
+    this.#writer.headers(stream.id, hpackEncode(fields), endStream, this.frameBytesMax);
   }
 
   writeData(stream: Http2Stream, payload: Buffer): boolean {
@@ -298,21 +260,22 @@ export class Http2Connection implements FrameHandler {
       throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS");
     }
     if (type !== FrameType.CONTINUATION) this.#expectNoContinuation();
+    checkFrame(type, streamId, payload.length);
     switch (type) {
       case FrameType.HEADERS:
         return this.#onBlock(this.#headerBlocks.headers(flags, streamId, payload));
       case FrameType.CONTINUATION:
         return this.#onBlock(this.#headerBlocks.continuation(flags, streamId, payload));
       case FrameType.SETTINGS:
-        return this.#onSettings(flags, streamId, payload);
+        return this.#onSettings(flags, payload);
       case FrameType.WINDOW_UPDATE:
         return this.#onWindowUpdate(streamId, payload);
       case FrameType.RST_STREAM:
         return this.#onReset(streamId, payload);
       case FrameType.PING:
-        return this.#onPing(flags, streamId, payload);
+        return this.#onPing(flags, payload);
       case FrameType.GOAWAY:
-        return this.#onGoAway(streamId, payload);
+        return this.#onGoAway(payload);
       case FrameType.PRIORITY:
         return this.#onPriority(streamId, payload);
       case FrameType.PUSH_PROMISE:
@@ -364,8 +327,7 @@ export class Http2Connection implements FrameHandler {
     stream.listener?.onEnd();
   }
 
-  #onSettings(flags: number, streamId: number, payload: Buffer): void {
-    if (streamId !== 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream");
+  #onSettings(flags: number, payload: Buffer): void {
     if (flags & Flag.ACK) {
       if (payload.length > 0)
         throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with payload");
@@ -390,8 +352,6 @@ export class Http2Connection implements FrameHandler {
   }
 
   #onWindowUpdate(streamId: number, payload: Buffer): void {
-    if (payload.length !== 4)
-      throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE size");
     const bytes = payload.readUInt32BE(0) & 0x7fffffff;
     if (streamId === 0) {
       this.sendWindowBytes += bytes;
@@ -412,8 +372,6 @@ export class Http2Connection implements FrameHandler {
   }
 
   #onReset(streamId: number, payload: Buffer): void {
-    if (payload.length !== 4)
-      throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM size");
     if (!this.#resetRate.admit(this.#options.clock.monotonicMs())) {
       throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many resets");
     }
@@ -423,10 +381,7 @@ export class Http2Connection implements FrameHandler {
     stream.listener?.onAbort(payload.readUInt32BE(0));
   }
 
-  #onPing(flags: number, streamId: number, payload: Buffer): void {
-    if (streamId !== 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "PING on a stream");
-    if (payload.length !== PING_BYTES)
-      throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "PING size");
+  #onPing(flags: number, payload: Buffer): void {
     if (flags & Flag.ACK) return this.#onPong();
     this.#admitControl();
     this.#writer.control(FrameType.PING, Flag.ACK, 0, payload);
@@ -436,13 +391,11 @@ export class Http2Connection implements FrameHandler {
     this.#keepalive.onPong();
     if (!this.#goAwaySent || this.#goAwayFinal) return;
     this.#goAwayFinal = true;
-    this.#writeGoAway(this.#lastPeerId, ErrorCode.NO_ERROR);
+    this.#writer.goAway(this.#lastPeerId, ErrorCode.NO_ERROR);
     this.#closeWhenIdle();
   }
 
-  #onGoAway(streamId: number, payload: Buffer): void {
-    if (streamId !== 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream");
-    if (payload.length < 8) throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY size");
+  #onGoAway(payload: Buffer): void {
     this.#goAwayReceived = true;
     const lastId = payload.readUInt32BE(0) & 0x7fffffff;
     for (const stream of this.#streams.values()) {
@@ -457,8 +410,6 @@ export class Http2Connection implements FrameHandler {
 
   #onPriority(streamId: number, payload: Buffer): void {
     this.#admitControl();
-    if (streamId === 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0");
-    if (payload.length !== 5) return this.#refuse(streamId, ErrorCode.FRAME_SIZE_ERROR);
     if ((payload.readUInt32BE(0) & 0x7fffffff) === streamId)
       this.#refuse(streamId, ErrorCode.PROTOCOL_ERROR);
   }
@@ -523,13 +474,6 @@ export class Http2Connection implements FrameHandler {
 
   #resumeAll(): void {
     for (const stream of this.#streams.values()) if (stream.blocked) stream.resume();
-  }
-
-  #writeGoAway(lastId: number, code: number): void {
-    const payload = Buffer.alloc(8);
-    payload.writeUInt32BE(lastId, 0);
-    payload.writeUInt32BE(code, 4);
-    this.#writer.control(FrameType.GOAWAY, 0, 0, payload);
   }
 
   #closeWhenIdle(): void {

@@ -2,7 +2,7 @@
 // (latency), at the end of the event-loop turn when much does (batching), at once past a bound.
 
 import type { Duplex } from "node:stream";
-import { FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
+import { Flag, FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
 
 /** Above this many queued bytes a turn is worth waiting for: bulk, where batching pays. */
 const BATCH_BYTES = 8 * 1024;
@@ -44,6 +44,29 @@ export class FrameWriter {
     writeHeader(frame, 4, type, 0, streamId);
     frame.writeUInt32BE(value, FRAME_HEADER_BYTES);
     return this.#write(frame);
+  }
+
+  /** A header block: HEADERS, and CONTINUATION as far as the peer's frame size asks for it. */
+  headers(streamId: number, block: Buffer, endStream: boolean, frameBytesMax: number): void {
+    const endFlag = endStream ? Flag.END_STREAM : 0;
+    let type: number = FrameType.HEADERS;
+    let at = 0;
+    do {
+      const part = block.subarray(at, at + frameBytesMax);
+      at += part.length;
+      const flags =
+        (at === block.length ? Flag.END_HEADERS : 0) | (type === FrameType.HEADERS ? endFlag : 0);
+      this.control(type, flags, streamId, part);
+      type = FrameType.CONTINUATION;
+    } while (at < block.length);
+  }
+
+  /** Streams of the peer up to `lastId` are still served (RFC 9113 §6.8). */
+  goAway(lastId: number, code: number): void {
+    const payload = Buffer.allocUnsafe(8);
+    payload.writeUInt32BE(lastId, 0);
+    payload.writeUInt32BE(code, 4);
+    this.control(FrameType.GOAWAY, 0, 0, payload);
   }
 
   /** A DATA frame; the payload is written as it is, not copied. False: the socket wants a pause. */

@@ -37,7 +37,6 @@ export class HeaderBlocks {
 
   /** A HEADERS frame; the decoded block when it is whole. Throws ConnectionError. */
   headers(flags: number, streamId: number, payload: Buffer): DecodedHeaders | undefined {
-    if (streamId === 0) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0");
     const block = stripPadding(flags, payload);
     const priority = flags & Flag.PRIORITY ? PRIORITY_BYTES : 0;
     if (block.length < priority) {
