@@ -38,7 +38,7 @@ export function createRoot(trustDomain: string, nowMs: number, keyPem?: string):
   );
   return {
     certificatePem,
-    keyPem: pair.privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+    keyPem: pair.privateKey.export({ type: "pkcs8", format: "pem" }),
   };
 }
 
