@@ -87,6 +87,7 @@ export function ambitCrossNode(): Contender {
 function common(folder: string, config: string): Record<string, string> {
   return {
     LOCAL_XDS_PATH: config,
+    XDS_ADDRESS: "",
     FAKE_CA: "true",
     FAKE_CA_FOLDER: join(folder, "ca"),
     ENABLE_ORIG_SRC: "false",

@@ -12,7 +12,7 @@ import { type DecodedHeaders, HeaderBlocks } from "./header-blocks.ts";
 import { hpackEncode } from "./hpack-encoder.ts";
 import { Keepalive } from "./keepalive.ts";
 import type { HeaderField } from "./hpack-table.ts";
-import { RateLimit } from "./limits.ts";
+import { PeerBudget } from "./peer-budget.ts";
 import {
   CLIENT_PREFACE,
   ConnectionError,
@@ -27,6 +27,7 @@ import {
 } from "./protocol.ts";
 import { applySettings, encodeSettings, INITIAL_SETTINGS, type Settings } from "./settings.ts";
 import { Http2Stream } from "./stream.ts";
+import { StreamTable } from "./stream-table.ts";
 
 /** How long a closing connection may take to hand its last bytes to a peer that does not read. */
 const LINGER_MS = 1000;
@@ -42,14 +43,11 @@ export class Http2Connection implements FrameHandler {
   readonly #writer: FrameWriter;
   readonly #parser: FrameParser;
   readonly #headerBlocks: HeaderBlocks;
-  readonly #streams = new Map<number, Http2Stream>();
-  readonly #controlRate: RateLimit;
-  readonly #resetRate: RateLimit;
+  readonly #streams: StreamTable;
+  readonly #budget: PeerBudget;
   #prefaceLeft: number;
   #peer: Settings = INITIAL_SETTINGS;
   #settingsSeen = false;
-  #nextId: number;
-  #lastPeerId = 0;
   #receiveWindowBytes: number;
   #uncreditedBytes = 0;
   /** Bytes the peer still lets the whole connection send. */
@@ -71,10 +69,9 @@ export class Http2Connection implements FrameHandler {
     this.#writer = new FrameWriter(socket, () => this.#streams.size);
     this.#parser = new FrameParser(this, options.frameBytesMax);
     this.#headerBlocks = new HeaderBlocks(options.limits);
-    this.#controlRate = new RateLimit(options.limits.controlFramesPerWindowMax);
-    this.#resetRate = new RateLimit(options.limits.resetsPerWindowMax);
+    this.#streams = new StreamTable(options.role);
+    this.#budget = new PeerBudget(options.limits, options.clock);
     this.#prefaceLeft = options.role === "server" ? CLIENT_PREFACE.length : 0;
-    this.#nextId = options.role === "client" ? 1 : 2;
     this.#start();
     this.#keepalive = new Keepalive({
       clock: options.clock,
@@ -112,11 +109,10 @@ export class Http2Connection implements FrameHandler {
 
   /** Opens a stream and sends its head. Throws when the connection takes no more streams. */
   request(fields: readonly HeaderField[], endStream: boolean): Http2Stream {
-    if (this.goingAway || this.#nextId > STREAM_ID_MAX) {
+    if (this.goingAway || this.#streams.exhausted) {
       throw new ConnectionError(ErrorCode.REFUSED_STREAM, "the connection takes no more streams");
     }
-    const stream = this.#addStream(this.#nextId);
-    this.#nextId += 2;
+    const stream = this.#addStream(this.#streams.takeOwnId());
     stream.sendHeaders(fields, endStream);
     return stream;
   }
@@ -135,7 +131,7 @@ export class Http2Connection implements FrameHandler {
   /** Ends the connection at once with a GOAWAY; every stream aborts. */
   destroy(code: number = ErrorCode.NO_ERROR, reason = "closed"): void {
     if (this.#closed) return;
-    this.#writer.goAway(this.#lastPeerId, code);
+    this.#writer.goAway(this.#streams.lastPeerId, code);
     this.#finish(reason, code);
     this.#options.clock.after(LINGER_MS, () => this.#socket.destroy());
     this.#socket.end(() => this.#socket.destroy());
@@ -293,11 +289,10 @@ export class Http2Connection implements FrameHandler {
     const known = this.#streams.get(streamId);
     if (known !== undefined) return this.#onMoreHeaders(known, fields, tooLarge, endStream);
     if (this.#options.role === "client") return this.#expectKnown(streamId);
-    if (streamId % 2 === 0 || streamId <= this.#lastPeerId) {
+    if (!this.#streams.takePeerId(streamId)) {
       this.#expectKnown(streamId);
       throw new ConnectionError(ErrorCode.STREAM_CLOSED, `HEADERS on closed stream ${streamId}`);
     }
-    this.#lastPeerId = streamId;
     if (this.#streams.size >= this.#options.limits.streamsMax || this.#goAwayFinal) {
       this.#refuse(streamId, ErrorCode.REFUSED_STREAM);
       return;
@@ -372,9 +367,7 @@ export class Http2Connection implements FrameHandler {
   }
 
   #onReset(streamId: number, payload: Buffer): void {
-    if (!this.#resetRate.admit(this.#options.clock.monotonicMs())) {
-      throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many resets");
-    }
+    this.#budget.spendReset();
     const stream = this.#streams.get(streamId);
     if (stream === undefined) return this.#expectKnown(streamId);
     this.forget(stream);
@@ -391,7 +384,7 @@ export class Http2Connection implements FrameHandler {
     this.#keepalive.onPong();
     if (!this.#goAwaySent || this.#goAwayFinal) return;
     this.#goAwayFinal = true;
-    this.#writer.goAway(this.#lastPeerId, ErrorCode.NO_ERROR);
+    this.#writer.goAway(this.#streams.lastPeerId, ErrorCode.NO_ERROR);
     this.#closeWhenIdle();
   }
 
@@ -399,8 +392,7 @@ export class Http2Connection implements FrameHandler {
     this.#goAwayReceived = true;
     const lastId = payload.readUInt32BE(0) & 0x7fffffff;
     for (const stream of this.#streams.values()) {
-      const ours = stream.id % 2 === (this.#options.role === "client" ? 1 : 0);
-      if (!ours || stream.id <= lastId) continue;
+      if (!this.#streams.isOwn(stream.id) || stream.id <= lastId) continue;
       this.forget(stream);
       stream.listener?.onAbort(ErrorCode.REFUSED_STREAM);
     }
@@ -424,36 +416,31 @@ export class Http2Connection implements FrameHandler {
 
   /** A frame for a stream that was never opened is an error; for one that is gone, it is late. */
   #expectKnown(streamId: number): void {
-    const ours = streamId % 2 === (this.#options.role === "client" ? 1 : 0);
-    const idle = ours ? streamId >= this.#nextId : streamId > this.#lastPeerId;
-    if (streamId === 0 || idle) {
+    if (this.#streams.isIdle(streamId)) {
       throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, `frame on idle stream ${streamId}`);
     }
   }
 
   #admitControl(): void {
-    const { controlQueueBytesMax } = this.#options.limits;
-    if (!this.#controlRate.admit(this.#options.clock.monotonicMs())) {
-      throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames");
-    }
-    if (this.#streams.size === 0 && this.#writer.queuedBytes > controlQueueBytesMax) {
-      throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "the peer does not read its answers");
-    }
+    this.#budget.spendControl(this.#writer.queuedControlBytes);
   }
 
   #addStream(id: number): Http2Stream {
     const stream = new Http2Stream(this, id, this.#peer.initialWindowBytes, this.streamWindowBytes);
-    this.#streams.set(id, stream);
+    this.#streams.add(stream);
     return stream;
   }
 
   #refuse(streamId: number, code: number): void {
     const stream = this.#streams.get(streamId);
     if (stream !== undefined) return this.#streamError(stream, code);
+    this.#budget.spendReset();
     this.#writer.control32(FrameType.RST_STREAM, streamId, code);
   }
 
+  /** The peer broke a rule on one stream. */
   #streamError(stream: Http2Stream, code: number): void {
+    this.#budget.spendReset();
     this.resetStream(stream, code);
     stream.listener?.onAbort(code);
   }

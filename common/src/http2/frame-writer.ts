@@ -18,15 +18,16 @@ export class FrameWriter {
   #corked = false;
   #deferred = false;
   #heldBytes = 0;
+  #controlBytes = 0;
 
   constructor(socket: Duplex, activeStreams: () => number) {
     this.#socket = socket;
     this.#activeStreams = activeStreams;
   }
 
-  /** Bytes that the socket has not yet handed to the kernel. */
-  get queuedBytes(): number {
-    return this.#socket.writableLength;
+  /** Bytes of frames other than DATA that the kernel has not taken since all was last taken. */
+  get queuedControlBytes(): number {
+    return this.#socket.writableLength === 0 ? 0 : this.#controlBytes;
   }
 
   /** A frame without payload, or with one that may be reused by the caller (it is copied). */
@@ -35,7 +36,7 @@ export class FrameWriter {
     const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + length);
     writeHeader(frame, length, type, flags, streamId);
     if (payload !== undefined) frame.set(payload, FRAME_HEADER_BYTES);
-    return this.#write(frame);
+    return this.#writeControl(frame);
   }
 
   /** A frame of four payload bytes: WINDOW_UPDATE, RST_STREAM. */
@@ -43,7 +44,7 @@ export class FrameWriter {
     const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + 4);
     writeHeader(frame, 4, type, 0, streamId);
     frame.writeUInt32BE(value, FRAME_HEADER_BYTES);
-    return this.#write(frame);
+    return this.#writeControl(frame);
   }
 
   /** A header block: HEADERS, and CONTINUATION as far as the peer's frame size asks for it. */
@@ -79,6 +80,12 @@ export class FrameWriter {
 
   raw(bytes: Buffer): boolean {
     return this.#write(bytes);
+  }
+
+  #writeControl(frame: Buffer): boolean {
+    if (this.#socket.writableLength === 0) this.#controlBytes = 0;
+    this.#controlBytes += frame.length;
+    return this.#write(frame);
   }
 
   #write(bytes: Buffer): boolean {

@@ -9,11 +9,11 @@ export interface Http2Limits {
   readonly continuationsMax: number;
   /** Streams the peer may have open at once. */
   readonly streamsMax: number;
-  /** RST_STREAM frames per window of RATE_WINDOW_MS (rapid reset, CVE-2023-44487). */
+  /** Streams that end by a reset, the peer's or one it provoked, per window of RATE_WINDOW_MS. */
   readonly resetsPerWindowMax: number;
   /** SETTINGS, PING, PRIORITY and empty DATA frames per window: each makes us work or answer. */
   readonly controlFramesPerWindowMax: number;
-  /** Bytes queued towards the peer that it does not read, beyond which the connection ends. */
+  /** Bytes of answers (not DATA) that wait for a peer that does not read. */
   readonly controlQueueBytesMax: number;
 }
 
