@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import type { Clock } from "../process/clock.ts";
 import { Http2Connection } from "../http2/connection.ts";
 import type { HeaderField } from "../http2/hpack-table.ts";
+import { responseFault } from "../http2/message-rules.ts";
 import { ErrorCode, errorCodeName } from "../http2/protocol.ts";
 import { type Headers, headersFromFields } from "./headers.ts";
 import {
@@ -102,14 +103,17 @@ export class HboneClientConnection {
         reject(new TunnelError(`CONNECT failed: ${this.#closeReason ?? errorCodeName(code)}`));
       });
       early.onHeaders = (fields: readonly HeaderField[]) => {
+        const fault = responseFault(fields);
         const headers = headersFromFields(fields);
-        const status = Number(headers?.get(":status") ?? Number.NaN);
-        if (status >= 100 && status < 200) return;
+        const status = Number(headers.get(":status"));
+        if (fault === undefined && status < 200) return;
         timer.cancel();
-        if (headers === undefined || !Number.isInteger(status)) {
-          stream.reset(ErrorCode.PROTOCOL_ERROR);
-          reject(new TunnelError("malformed answer to CONNECT"));
-        } else resolve({ status, headers, stream: new TunnelStream(stream) });
+        if (fault === undefined) {
+          resolve({ status, headers, stream: new TunnelStream(stream) });
+          return;
+        }
+        stream.reset(ErrorCode.PROTOCOL_ERROR);
+        reject(new TunnelError(`malformed answer to CONNECT: ${fault}`));
       };
       stream.listener = early;
     });

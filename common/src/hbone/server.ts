@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import type { Clock } from "../process/clock.ts";
 import { Http2Connection } from "../http2/connection.ts";
 import type { HeaderField } from "../http2/hpack-table.ts";
+import { requestFault } from "../http2/message-rules.ts";
 import { ErrorCode } from "../http2/protocol.ts";
 import type { Http2Stream } from "../http2/stream.ts";
 import { type Headers, headersFromFields } from "./headers.ts";
@@ -104,9 +105,8 @@ function onStream(
   endStream: boolean,
   options: HboneServerOptions,
 ): void {
-  const headers = headersFromFields(fields);
-  if (headers === undefined) stream.reset(ErrorCode.PROTOCOL_ERROR);
-  else options.onConnect(new ConnectRequest(stream, headers, endStream));
+  if (requestFault(fields) !== undefined) stream.reset(ErrorCode.PROTOCOL_ERROR);
+  else options.onConnect(new ConnectRequest(stream, headersFromFields(fields), endStream));
 }
 
 function responseFields(status: number, headers: Readonly<Record<string, string>>): HeaderField[] {

@@ -13,6 +13,7 @@ import { hpackEncode } from "./hpack-encoder.ts";
 import { Keepalive } from "./keepalive.ts";
 import type { HeaderField } from "./hpack-table.ts";
 import { PeerBudget } from "./peer-budget.ts";
+import { PrefaceCheck } from "./preface.ts";
 import {
   CLIENT_PREFACE,
   ConnectionError,
@@ -45,7 +46,7 @@ export class Http2Connection implements FrameHandler {
   readonly #headerBlocks: HeaderBlocks;
   readonly #streams: StreamTable;
   readonly #budget: PeerBudget;
-  #prefaceLeft: number;
+  readonly #preface: PrefaceCheck;
   #peer: Settings = INITIAL_SETTINGS;
   #settingsSeen = false;
   #receiveWindowBytes: number;
@@ -58,6 +59,8 @@ export class Http2Connection implements FrameHandler {
   #goAwayReceived = false;
   #closed = false;
   #blockedStreams = false;
+  /** Whose DATA frame is being read; undefined when that stream is gone. */
+  #dataStream: Http2Stream | undefined;
   readonly #keepalive: Keepalive;
 
   constructor(socket: Duplex, options: ConnectionOptions, listener: ConnectionListener) {
@@ -71,7 +74,7 @@ export class Http2Connection implements FrameHandler {
     this.#headerBlocks = new HeaderBlocks(options.limits);
     this.#streams = new StreamTable(options.role);
     this.#budget = new PeerBudget(options.limits, options.clock);
-    this.#prefaceLeft = options.role === "server" ? CLIENT_PREFACE.length : 0;
+    this.#preface = new PrefaceCheck(options.role);
     this.#start();
     this.#keepalive = new Keepalive({
       clock: options.clock,
@@ -169,6 +172,7 @@ export class Http2Connection implements FrameHandler {
   }
 
   resetStream(stream: Http2Stream, code: number): void {
+    this.#streams.noteReset(stream.id);
     this.#writer.control32(FrameType.RST_STREAM, stream.id, code);
     this.forget(stream);
   }
@@ -202,21 +206,10 @@ export class Http2Connection implements FrameHandler {
   #onRead(chunk: Buffer): void {
     if (this.#closed) return;
     try {
-      const rest = this.#prefaceLeft > 0 ? this.#readPreface(chunk) : chunk;
-      this.#parser.push(rest);
+      this.#parser.push(this.#preface.strip(chunk));
     } catch (error) {
       this.#fail(error);
     }
-  }
-
-  #readPreface(chunk: Buffer): Buffer {
-    const start = CLIENT_PREFACE.length - this.#prefaceLeft;
-    const taken = Math.min(this.#prefaceLeft, chunk.length);
-    if (CLIENT_PREFACE.compare(chunk, 0, taken, start, start + taken) !== 0) {
-      throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "not an HTTP/2 client");
-    }
-    this.#prefaceLeft -= taken;
-    return chunk.subarray(taken);
   }
 
   onDataStart(streamId: number, length: number): void {
@@ -227,31 +220,46 @@ export class Http2Connection implements FrameHandler {
     }
     if (length === 0) this.#admitControl();
     const stream = this.#streams.get(streamId);
-    if (stream === undefined) {
-      this.#expectKnown(streamId);
-      this.credit(length);
-      return;
-    }
+    this.#dataStream = stream;
+    if (stream === undefined) return this.#onLateData(streamId, length);
+    stream.receiveWindowBytes -= length;
     if (stream.remoteEnded) this.#streamError(stream, ErrorCode.STREAM_CLOSED);
-    else {
-      stream.receiveWindowBytes -= length;
-      if (stream.receiveWindowBytes < 0) this.#streamError(stream, ErrorCode.FLOW_CONTROL_ERROR);
+    else if (stream.receiveWindowBytes < 0) {
+      this.#streamError(stream, ErrorCode.FLOW_CONTROL_ERROR);
     }
   }
 
-  onData(streamId: number, slice: Buffer): void {
-    const stream = this.#streams.get(streamId);
+  /** DATA of a stream that is gone: after our reset it is ignored, after its end it is an error. */
+  #onLateData(streamId: number, length: number): void {
+    this.#expectKnown(streamId);
+    this.credit(length);
+    if (!this.#streams.wasResetByUs(streamId)) this.#refuse(streamId, ErrorCode.STREAM_CLOSED);
+  }
+
+  onData(slice: Buffer): void {
+    const stream = this.#dataStream;
     if (stream === undefined) return;
-    if (stream.listener === undefined) stream.consumed(slice.length);
+    if (!stream.closed && !stream.countBody(slice.length)) {
+      this.#streamError(stream, ErrorCode.PROTOCOL_ERROR);
+    }
+    if (stream.closed || stream.listener === undefined) stream.consumed(slice.length);
     else stream.listener.onData(slice);
   }
 
-  onDataEnd(streamId: number, endStream: boolean): void {
-    const stream = this.#streams.get(streamId);
-    if (endStream && stream !== undefined) this.#endRemotely(stream);
+  onDataEnd(endStream: boolean): void {
+    if (endStream && this.#dataStream !== undefined) this.#endRemotely(this.#dataStream);
   }
 
   onFrame(type: number, flags: number, streamId: number, payload: Buffer): void {
+    try {
+      this.#dispatch(type, flags, streamId, payload);
+    } catch (error) {
+      if (!(error instanceof StreamError)) throw error;
+      this.#refuse(error.streamId, error.code);
+    }
+  }
+
+  #dispatch(type: number, flags: number, streamId: number, payload: Buffer): void {
     if (!this.#settingsSeen && type !== FrameType.SETTINGS) {
       throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS");
     }
@@ -291,6 +299,7 @@ export class Http2Connection implements FrameHandler {
     if (this.#options.role === "client") return this.#expectKnown(streamId);
     if (!this.#streams.takePeerId(streamId)) {
       this.#expectKnown(streamId);
+      if (this.#streams.wasResetByUs(streamId)) return;
       throw new ConnectionError(ErrorCode.STREAM_CLOSED, `HEADERS on closed stream ${streamId}`);
     }
     if (this.#streams.size >= this.#options.limits.streamsMax || this.#goAwayFinal) {
@@ -311,12 +320,16 @@ export class Http2Connection implements FrameHandler {
   ): void {
     if (stream.remoteEnded) return this.#streamError(stream, ErrorCode.STREAM_CLOSED);
     if (tooLarge) return this.#streamError(stream, ErrorCode.ENHANCE_YOUR_CALM);
+    if (!endStream && this.#options.role === "server") {
+      return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR);
+    }
     stream.listener?.onHeaders(fields, endStream);
     if (endStream) this.#endRemotely(stream);
   }
 
   #endRemotely(stream: Http2Stream): void {
     if (stream.closed || stream.remoteEnded) return;
+    if (stream.bodyMissing) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR);
     stream.remoteEnded = true;
     if (stream.localEnded) this.forget(stream);
     stream.listener?.onEnd();
@@ -448,8 +461,6 @@ export class Http2Connection implements FrameHandler {
   #fail(error: unknown): void {
     if (error instanceof ConnectionError) {
       this.destroy(error.code, `${errorCodeName(error.code)}: ${error.message}`);
-    } else if (error instanceof StreamError) {
-      this.#refuse(error.streamId, error.code);
     } else throw error;
   }
 

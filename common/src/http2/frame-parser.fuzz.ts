@@ -22,7 +22,7 @@ export function fuzz(data: Uint8Array): void {
         announced = length;
         seen = 0;
       },
-      onData: (_, slice) => (seen += slice.length),
+      onData: (slice) => (seen += slice.length),
       onDataEnd: () => assert(seen <= announced, "no more content than announced"),
       onFrame: (_type, _flags, _id, payload) =>
         assert(payload.length <= 1024, "payload within the limit"),

@@ -16,15 +16,17 @@ function frame(type: number, flags: number, streamId: number, payload: Buffer): 
 class Recorder implements FrameHandler {
   readonly events: string[] = [];
   #data = "";
+  #streamId = 0;
   onDataStart(streamId: number, length: number) {
     this.events.push(`data ${streamId} ${length}`);
     this.#data = "";
+    this.#streamId = streamId;
   }
-  onData(_: number, slice: Buffer) {
+  onData(slice: Buffer) {
     this.#data += slice.toString("hex");
   }
-  onDataEnd(streamId: number, endStream: boolean) {
-    this.events.push(`end ${streamId} ${endStream} ${this.#data}`);
+  onDataEnd(endStream: boolean) {
+    this.events.push(`end ${this.#streamId} ${endStream} ${this.#data}`);
   }
   onFrame(type: number, flags: number, streamId: number, payload: Buffer) {
     this.events.push(`frame ${type} ${flags} ${streamId} ${payload.toString("hex")}`);

@@ -6,9 +6,9 @@ import { ConnectionError, ErrorCode, Flag, FRAME_HEADER_BYTES, FrameType } from 
 export interface FrameHandler {
   /** A DATA frame begins; `length` is its whole payload, which flow control counts. */
   onDataStart(streamId: number, length: number): void;
-  /** A slice of a DATA payload, padding already removed. Valid beyond the call. */
-  onData(streamId: number, slice: Buffer): void;
-  onDataEnd(streamId: number, endStream: boolean): void;
+  /** A slice of that frame's payload, padding already removed. Valid beyond the call. */
+  onData(slice: Buffer): void;
+  onDataEnd(endStream: boolean): void;
   /** Any other frame, whole. `payload` is valid only during the call. */
   onFrame(type: number, flags: number, streamId: number, payload: Buffer): void;
 }
@@ -100,7 +100,7 @@ export class FrameParser {
     }
     const taken = Math.min(this.#left, chunk.length - at);
     const content = Math.min(this.#left - this.#padding, taken);
-    if (content > 0) this.#handler.onData(this.#streamId, chunk.subarray(at, at + content));
+    if (content > 0) this.#handler.onData(chunk.subarray(at, at + content));
     this.#padding -= taken - Math.max(0, content);
     this.#left -= taken;
     if (this.#left === 0) this.#finishData();
@@ -109,7 +109,7 @@ export class FrameParser {
 
   #finishData(): void {
     this.#headerFilled = 0;
-    this.#handler.onDataEnd(this.#streamId, (this.#flags & Flag.END_STREAM) !== 0);
+    this.#handler.onDataEnd((this.#flags & Flag.END_STREAM) !== 0);
   }
 
   #readPayload(chunk: Buffer, at: number): number {

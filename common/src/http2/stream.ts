@@ -25,6 +25,8 @@ export class Http2Stream {
   /** Bytes the peer may still send before we grant more. */
   receiveWindowBytes: number;
   #uncreditedBytes = 0;
+  /** Body bytes that content-length promised and that are still to come; undefined: no promise. */
+  #promisedBytes: number | undefined;
   #waiting: Buffer | undefined;
   #endWaiting = false;
   #blocked = false;
@@ -78,6 +80,23 @@ export class Http2Stream {
   reset(code: number): void {
     if (this.closed) return;
     this.#connection.resetStream(this, code);
+  }
+
+  /** The head promised a body of so many bytes: any other number is an error (RFC 9113 §8.1.1). */
+  promiseBody(bytes: number): void {
+    this.#promisedBytes = bytes;
+  }
+
+  /** Counts body bytes that came; false when there are more than promised. */
+  countBody(bytes: number): boolean {
+    if (this.#promisedBytes === undefined) return true;
+    this.#promisedBytes -= bytes;
+    return this.#promisedBytes >= 0;
+  }
+
+  /** The body would end short of its promise. */
+  get bodyMissing(): boolean {
+    return this.#promisedBytes !== undefined && this.#promisedBytes > 0;
   }
 
   /** The listener is done with `bytes` of what it got: the peer may send as many again. */
