@@ -8,9 +8,15 @@ export type Ip = string & { readonly __brand: "Ip" };
 
 export type IpFamily = 4 | 6;
 
+const V4_MAPPED = "::ffff:";
+
 /** Parses an address in any spelling; undefined when it is none. A zone (`%eth0`) is refused. */
 export function parseIp(text: string): Ip | undefined {
   if (isIPv4(text)) return text as Ip;
+  // How dual-stack sockets report IPv4 peers: on the path of every connection.
+  if (text.startsWith(V4_MAPPED) && isIPv4(text.slice(V4_MAPPED.length))) {
+    return text.slice(V4_MAPPED.length) as Ip;
+  }
   if (!isIPv6(text) || text.includes("%")) return undefined;
   return ipFromBytes(ipv6TextToBytes(text));
 }

@@ -67,10 +67,10 @@ function ignoreEarlyError(): void {}
 /** The two ends of an accepted socket; undefined when the peer is gone already. */
 export function describeAccepted(socket: net.Socket, redirected: boolean): Accepted | undefined {
   const source = addressOf(socket.remoteAddress, socket.remotePort);
-  const local = addressOf(socket.localAddress, socket.localPort);
-  if (source === undefined || local === undefined) return undefined;
+  if (source === undefined) return undefined;
   const original = redirected ? originalDst(socketFd(socket)) : undefined;
-  return { source, destination: original ?? local };
+  const destination = original ?? addressOf(socket.localAddress, socket.localPort);
+  return destination && { source, destination };
 }
 
 function addressOf(text: string | undefined, port: number | undefined): SocketAddress | undefined {

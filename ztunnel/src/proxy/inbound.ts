@@ -3,7 +3,7 @@
 
 import type net from "node:net";
 import { parseAuthority } from "@ambit/common/hbone/authority.ts";
-import { encodeBaggage, parseBaggage } from "@ambit/common/hbone/baggage.ts";
+import { parseBaggage } from "@ambit/common/hbone/baggage.ts";
 import { parseForwardedHost } from "@ambit/common/hbone/forwarded.ts";
 import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/server.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
@@ -187,5 +187,5 @@ function sourceParty(
 }
 
 function responseHeaders({ config }: ProxyContext, workload: Workload): Record<string, string> {
-  return config.responseBaggage ? { baggage: encodeBaggage(baggageOf(workload)) } : {};
+  return config.responseBaggage ? { baggage: baggageOf(workload) } : {};
 }

@@ -1,7 +1,6 @@
 // Tunnelling: a CONNECT stream to the next hop over a pooled, mutually authenticated connection.
 
 import { HboneClientConnection } from "@ambit/common/hbone/client.ts";
-import { encodeBaggage } from "@ambit/common/hbone/baggage.ts";
 import { encodeForwarded } from "@ambit/common/hbone/forwarded.ts";
 import { type PoolKey, TunnelPool } from "@ambit/common/hbone/pool.ts";
 import type { TunnelStream } from "@ambit/common/hbone/stream.ts";
@@ -41,7 +40,7 @@ export async function openTunnel(
   const request = {
     authority: route.authority,
     headers: {
-      baggage: encodeBaggage(baggageOf(source)),
+      baggage: baggageOf(source),
       forwarded: encodeForwarded(client, route.service?.hostname),
       traceparent: newTraceparent(),
     },

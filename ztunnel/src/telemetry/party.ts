@@ -1,7 +1,7 @@
 // One side of a connection as telemetry names it, from what xDS knows of the workload or, for a peer
 // that is not in our xDS, from the baggage it sent (ztunnel.md: xDS wins, baggage fills in).
 
-import type { Baggage } from "@ambit/common/hbone/baggage.ts";
+import { type Baggage, encodeBaggage } from "@ambit/common/hbone/baggage.ts";
 import type { Workload } from "../state/workload.ts";
 
 export interface Party {
@@ -17,7 +17,15 @@ export interface Party {
   readonly zone?: string;
 }
 
+/** Parties and baggage by workload: one that changes is a new object. */
+const parties = new WeakMap<Workload, Party>();
+const baggages = new WeakMap<Workload, string>();
+
 export function partyOfWorkload(workload: Workload): Party {
+  return parties.getOrInsertComputed(workload, newParty);
+}
+
+function newParty(workload: Workload): Party {
   return compact({
     name: workload.name,
     namespace: workload.namespace,
@@ -43,9 +51,13 @@ export function partyOfBaggage(baggage: Baggage): Party {
   });
 }
 
-/** What we tell a peer of a workload of ours (ztunnel §1.3). */
-export function baggageOf(workload: Workload): Baggage {
-  return {
+/** The `baggage` header in which we tell a peer of a workload of ours (ztunnel §1.3). */
+export function baggageOf(workload: Workload): string {
+  return baggages.getOrInsertComputed(workload, newBaggage);
+}
+
+function newBaggage(workload: Workload): string {
+  return encodeBaggage({
     clusterId: workload.clusterId,
     namespace: workload.namespace,
     workloadKind: workload.workloadKind,
@@ -54,7 +66,7 @@ export function baggageOf(workload: Workload): Baggage {
     revision: workload.canonicalRevision,
     region: workload.locality.region,
     zone: workload.locality.zone,
-  };
+  });
 }
 
 /** A party of which nothing is known. */
