@@ -44,7 +44,6 @@ export interface HboneClientOptions {
 export class HboneClientConnection {
   readonly #connection: Http2Connection;
   readonly #clock: Clock;
-  #closeReason: string | undefined;
 
   /** `socket` is connected and its peer verified. */
   constructor(socket: Duplex, options: HboneClientOptions) {
@@ -62,10 +61,7 @@ export class HboneClientConnection {
       {
         onStream: (stream) => stream.reset(ErrorCode.REFUSED_STREAM),
         onGoAway: () => options.onGoAway?.(),
-        onClose: (reason) => {
-          this.#closeReason = reason;
-          options.onClose?.(reason);
-        },
+        onClose: (reason) => options.onClose?.(reason),
       },
     );
   }
@@ -88,7 +84,11 @@ export class HboneClientConnection {
   openTunnel(request: TunnelRequest): Promise<TunnelResponse> {
     return new Promise((resolve, reject) => {
       if (this.#connection.goingAway) {
-        reject(new TunnelError(`tunnel is closing: ${this.#closeReason ?? "the peer goes away"}`));
+        reject(
+          new TunnelError(
+            `tunnel is closing: ${this.#connection.closeReason ?? "the peer goes away"}`,
+          ),
+        );
         return;
       }
       const stream = this.#connection.request(requestFields(request), false);
@@ -100,7 +100,9 @@ export class HboneClientConnection {
       });
       const early = new EarlyBytes((code) => {
         timer.cancel();
-        reject(new TunnelError(`CONNECT failed: ${this.#closeReason ?? errorCodeName(code)}`));
+        reject(
+          new TunnelError(`CONNECT failed: ${this.#connection.closeReason ?? errorCodeName(code)}`),
+        );
       });
       early.onHeaders = (fields: readonly HeaderField[]) => {
         const fault = responseFault(fields);

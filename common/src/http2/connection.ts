@@ -57,7 +57,7 @@ export class Http2Connection implements FrameHandler {
   /** The last stream id was announced: later ones are refused. */
   #goAwayFinal = false;
   #goAwayReceived = false;
-  #closed = false;
+  #closeReason: string | undefined;
   #blockedStreams = false;
   /** Whose DATA frame is being read; undefined when that stream is gone. */
   #dataStream: Http2Stream | undefined;
@@ -93,12 +93,17 @@ export class Http2Connection implements FrameHandler {
   }
 
   get closed(): boolean {
-    return this.#closed;
+    return this.#closeReason !== undefined;
+  }
+
+  /** Why the connection is over, for people; undefined while it is not. */
+  get closeReason(): string | undefined {
+    return this.#closeReason;
   }
 
   /** No new stream may be opened: a GOAWAY went either way, or the connection is over. */
   get goingAway(): boolean {
-    return this.#closed || this.#goAwayReceived || this.#goAwaySent;
+    return this.closed || this.#goAwayReceived || this.#goAwaySent;
   }
 
   /** The peer's bound on our streams; undefined until it says one. */
@@ -122,7 +127,7 @@ export class Http2Connection implements FrameHandler {
 
   /** Announces shutdown: streams in flight go on, new ones are refused (double GOAWAY, §6.8). */
   drain(): void {
-    if (this.#closed || this.#goAwaySent) return;
+    if (this.closed || this.#goAwaySent) return;
     this.#goAwaySent = true;
     this.#writer.goAway(GRACEFUL_LAST_ID, ErrorCode.NO_ERROR);
     this.#writer.control(FrameType.PING, 0, 0, PING_PAYLOAD);
@@ -133,7 +138,7 @@ export class Http2Connection implements FrameHandler {
 
   /** Ends the connection at once with a GOAWAY; every stream aborts. */
   destroy(code: number = ErrorCode.NO_ERROR, reason = "closed"): void {
-    if (this.#closed) return;
+    if (this.closed) return;
     this.#writer.goAway(this.#streams.lastPeerId, code);
     this.#finish(reason, code);
     this.#options.clock.after(LINGER_MS, () => this.#socket.destroy());
@@ -165,7 +170,7 @@ export class Http2Connection implements FrameHandler {
   /** Gives the peer connection-level credit for bytes a listener has finished with. */
   credit(bytes: number): void {
     this.#uncreditedBytes += bytes;
-    if (this.#closed || this.#uncreditedBytes * 2 < this.#options.connectionWindowBytes) return;
+    if (this.closed || this.#uncreditedBytes * 2 < this.#options.connectionWindowBytes) return;
     this.#receiveWindowBytes += this.#uncreditedBytes;
     this.writeWindowUpdate(0, this.#uncreditedBytes);
     this.#uncreditedBytes = 0;
@@ -204,7 +209,7 @@ export class Http2Connection implements FrameHandler {
   }
 
   #onRead(chunk: Buffer): void {
-    if (this.#closed) return;
+    if (this.closed) return;
     try {
       this.#parser.push(this.#preface.strip(chunk));
     } catch (error) {
@@ -475,12 +480,12 @@ export class Http2Connection implements FrameHandler {
   }
 
   #closeWhenIdle(): void {
-    if (this.#streams.size === 0 && !this.#closed) this.destroy(ErrorCode.NO_ERROR, "drained");
+    if (this.#streams.size === 0 && !this.closed) this.destroy(ErrorCode.NO_ERROR, "drained");
   }
 
   #finish(reason: string, code: number = ErrorCode.CANCEL): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.closed) return;
+    this.#closeReason = reason;
     this.#keepalive.stop();
     const streams = [...this.#streams.values()];
     this.#streams.clear();
