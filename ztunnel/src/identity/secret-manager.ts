@@ -11,6 +11,8 @@ export const CONCURRENT_FETCHES_MAX = 8;
 const BACKOFF_FIRST_MS = 1_000;
 const BACKOFF_MAX_MS = 150_000;
 const BACKOFF_JITTER = 0.2;
+/** A certificate that is past its half-life when it comes (a wrong clock) must not make us ask in a loop. */
+const RENEWAL_DELAY_MIN_MS = 1_000;
 
 /** Lower goes first. */
 export const Priority = { realTime: 0, warmup: 1, background: 2 } as const;
@@ -141,7 +143,8 @@ export class SecretManager {
     secret.state = { state: "available", certificate };
     const { notBeforeMs, notAfterMs } = certificate;
     const halfLifeMs = notBeforeMs + (notAfterMs - notBeforeMs) / 2;
-    this.#schedule(secret, halfLifeMs - this.#options.clock.nowMs());
+    const delayMs = halfLifeMs - this.#options.clock.nowMs();
+    this.#schedule(secret, Math.max(RENEWAL_DELAY_MIN_MS, delayMs));
     this.#options.onChange(secret.id, secret.state);
   }
 
