@@ -1,20 +1,25 @@
-// The mesh's certificate authority: a self-signed root kept in a folder, or a plugged-in `cacerts` one.
-// Owns the signing key. TTL rules are Istio's: a day by default, more than 90 days is an error.
+// The mesh's certificate authority: signs for whoever it is told to, with the key that is current. Owns
+// that key and tells listeners when it changes. Where keys come from is self-signed.ts and plugged-in.ts.
 
-import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import type { Clock } from "@ambit/common/process/clock.ts";
-import { UserError } from "@ambit/common/process/errors.ts";
+import { errorMessage } from "@ambit/common/process/errors.ts";
 import { parseCsr } from "@ambit/common/tls/csr.ts";
 import type { Identity } from "@ambit/common/tls/identity.ts";
-import { createRoot, type SigningCa, signingRoot, signWorkload } from "@ambit/common/tls/issuer.ts";
-import { splitPem } from "@ambit/common/tls/pem.ts";
+import { type SigningCa, signWorkload } from "@ambit/common/tls/issuer.ts";
 
-export const TTL_DEFAULT_SECONDS = 24 * 3600;
-export const TTL_MAX_SECONDS = 90 * 24 * 3600;
-/** A self-signed root is renewed, with the same key, within the last fifth of its life. */
-const RENEWAL_SHARE = 0.2;
+/** Lives of workload certificates. */
+export interface LifetimeRules {
+  /** What a request gets that does not ask. */
+  readonly ttlDefaultSeconds: number;
+  /** More than this is an error, not cut short: the caller would renew too late. */
+  readonly ttlSecondsMax: number;
+}
+
+/** Istio's: a day, at most 90 days. */
+export const LIFETIME_RULES: LifetimeRules = {
+  ttlDefaultSeconds: 24 * 3600,
+  ttlSecondsMax: 90 * 24 * 3600,
+};
 
 /** A request that cannot be signed; the message is for the caller. */
 export class SigningError extends Error {
@@ -22,12 +27,15 @@ export class SigningError extends Error {
 }
 
 export class CertificateAuthority {
-  readonly #ca: SigningCa;
   readonly #clock: Clock;
+  readonly #rules: LifetimeRules;
+  readonly #listeners = new Set<() => void>();
+  #ca: SigningCa;
 
-  constructor(ca: SigningCa, clock: Clock) {
+  constructor(ca: SigningCa, clock: Clock, rules: LifetimeRules = LIFETIME_RULES) {
     this.#ca = ca;
     this.#clock = clock;
+    this.#rules = rules;
   }
 
   /** Every root that the mesh trusts, concatenated. */
@@ -39,27 +47,32 @@ export class CertificateAuthority {
     return this.#ca;
   }
 
+  /** From now on certificates are signed by `ca`. Those already issued live on. */
+  replace(ca: SigningCa): void {
+    this.#ca = ca;
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** Calls `listener` after every replacement. Returns the function that ends it. */
+  onReplaced(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
   /**
    * Signs a CSR for `identity`: what the CSR itself asks for is ignored. `ttlSeconds` ≤ 0 means the
    * default. Throws SigningError for a bad CSR or too long a life.
    */
   sign(csrPem: string, identity: Identity, ttlSeconds: number): string[] {
-    const ttl = ttlSeconds <= 0 ? TTL_DEFAULT_SECONDS : ttlSeconds;
-    if (ttl > TTL_MAX_SECONDS) {
+    const { ttlDefaultSeconds, ttlSecondsMax } = this.#rules;
+    const ttl = ttlSeconds <= 0 ? ttlDefaultSeconds : ttlSeconds;
+    if (ttl > ttlSecondsMax) {
       throw new SigningError(
-        `requested TTL ${ttl} s is greater than the maximum of ${TTL_MAX_SECONDS} s`,
+        `requested TTL ${ttl} s is greater than the maximum of ${ttlSecondsMax} s`,
       );
     }
-    let publicKey;
-    try {
-      publicKey = parseCsr(csrPem);
-    } catch (error) {
-      throw new SigningError(error instanceof Error ? error.message : String(error), {
-        cause: error,
-      });
-    }
     return signWorkload(this.#ca, {
-      publicKey,
+      publicKey: publicKeyOf(csrPem),
       identity,
       ttlMs: ttl * 1000,
       nowMs: this.#clock.nowMs(),
@@ -67,68 +80,10 @@ export class CertificateAuthority {
   }
 }
 
-const SELF_SIGNED_CERT = "ca-cert.pem";
-const SELF_SIGNED_KEY = "ca-key.pem";
-
-/** Loads the root of `folder`, making or renewing it when needed. */
-export function selfSignedAuthority(
-  folder: string,
-  trustDomain: string,
-  clock: Clock,
-): CertificateAuthority {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const certPath = join(folder, SELF_SIGNED_CERT);
-  const keyPath = join(folder, SELF_SIGNED_KEY);
-  const keyPem = existsSync(keyPath) ? readFileSync(keyPath, "utf8") : undefined;
-  const known =
-    keyPem !== undefined && existsSync(certPath) ? readFileSync(certPath, "utf8") : undefined;
-  if (keyPem !== undefined && known !== undefined && !needsRenewal(known, clock.nowMs())) {
-    return new CertificateAuthority(signingRoot({ certificatePem: known, keyPem }), clock);
+function publicKeyOf(csrPem: string): ReturnType<typeof parseCsr> {
+  try {
+    return parseCsr(csrPem);
+  } catch (error) {
+    throw new SigningError(errorMessage(error), { cause: error });
   }
-  const root = createRoot(trustDomain, clock.nowMs(), keyPem);
-  writeAtomically(keyPath, root.keyPem);
-  writeAtomically(certPath, root.certificatePem);
-  return new CertificateAuthority(signingRoot(root), clock);
-}
-
-function needsRenewal(certificatePem: string, nowMs: number): boolean {
-  const { validFromDate, validToDate } = new X509Certificate(certificatePem);
-  const lifeMs = validToDate.getTime() - validFromDate.getTime();
-  return validToDate.getTime() - nowMs < lifeMs * RENEWAL_SHARE;
-}
-
-function writeAtomically(path: string, text: string): void {
-  const draft = `${path}.${process.pid}`;
-  writeFileSync(draft, text, { mode: 0o600 });
-  renameSync(draft, path);
-}
-
-const PLUGGED_IN = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"] as const;
-
-/** Loads a plugged-in CA. Throws UserError naming what is missing or does not fit together. */
-export function pluggedInAuthority(folder: string, clock: Clock): CertificateAuthority {
-  const missing = PLUGGED_IN.filter((file) => !existsSync(join(folder, file)));
-  if (missing.length > 0) {
-    throw new UserError(
-      `the CA folder ${folder} lacks ${missing.join(", ")}: all of ${PLUGGED_IN.join(", ")} are needed`,
-    );
-  }
-  const [certificatePem, keyPem, rootPem, chainPem] = PLUGGED_IN.map((file) =>
-    readFileSync(join(folder, file), "utf8"),
-  );
-  const privateKey = createPrivateKey(keyPem!);
-  const certificate = new X509Certificate(certificatePem!);
-  if (!createPublicKey(privateKey).equals(certificate.publicKey)) {
-    throw new UserError(`${join(folder, "ca-key.pem")} is not the key of ca-cert.pem`);
-  }
-  if (!certificate.ca)
-    throw new UserError(`${join(folder, "ca-cert.pem")} is not a CA certificate`);
-  const rootsPem = splitPem(rootPem!, "CERTIFICATE");
-  const intermediatesPem = splitPem(chainPem!, "CERTIFICATE").filter(
-    (pem) => !rootsPem.includes(pem),
-  );
-  return new CertificateAuthority(
-    { certificatePem: certificatePem!, privateKey, intermediatesPem, rootsPem },
-    clock,
-  );
 }

@@ -1,6 +1,5 @@
 // istiod's own TLS certificate for :15012, signed by the mesh's CA for the names proxies dial.
 
-import { ServerCredentials } from "@grpc/grpc-js";
 import { ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
 import { type SigningCa } from "@ambit/common/tls/issuer.ts";
 import { generateKeyPair, issueCertificate, type SubjectAltName } from "@ambit/common/tls/x509.ts";
@@ -45,14 +44,4 @@ export function issueServingCertificate(
   );
   const keyPem = privateKey.export({ type: "pkcs8", format: "pem" });
   return { certificatePem: [leafPem, ...ca.intermediatesPem].join(""), keyPem };
-}
-
-/** Server-side TLS only: callers prove themselves by token. */
-export function servingCredentials({
-  certificatePem,
-  keyPem,
-}: ServingCertificate): ServerCredentials {
-  return ServerCredentials.createSsl(null, [
-    { cert_chain: Buffer.from(certificatePem), private_key: Buffer.from(keyPem) },
-  ]);
 }
