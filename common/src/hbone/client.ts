@@ -14,7 +14,7 @@ import {
   PING_INTERVAL_MS,
   PING_TIMEOUT_MS,
 } from "./limits.ts";
-import { EarlyBytes } from "./relay.ts";
+import { EarlyBytes } from "./early-bytes.ts";
 import { TunnelStream } from "./stream.ts";
 
 export interface TunnelRequest {

@@ -1,10 +1,13 @@
 // Bytes between an application's socket and a tunnel stream, or between two sockets: back-pressure both
-// ways, half-close, counters. Callbacks are made once per relay, never per chunk.
+// ways, half-close, counters. Two objects per relay, nothing per chunk.
 
 import type net from "node:net";
+import type { ByteSocket, ByteSocketHandler } from "../net/byte-socket.ts";
+import { asByteSocket } from "../net/net-byte-socket.ts";
 import { errorCode, errorMessage } from "../process/errors.ts";
 import { ErrorCode, errorCodeName } from "../http2/protocol.ts";
 import type { Http2Stream, StreamListener } from "../http2/stream.ts";
+import { EarlyBytes } from "./early-bytes.ts";
 
 /** Live byte counts. `sent`: from the local socket to the far side; `received`: the other way. */
 export interface ByteCounters {
@@ -28,169 +31,152 @@ const QUIET_CODES = new Set([
   "ERR_STREAM_PREMATURE_CLOSE",
 ]);
 
+/** undefined when there is nothing to report. */
+function faultOf(error: Error | undefined): string | undefined {
+  if (error === undefined || QUIET_CODES.has(errorCode(error) ?? "")) return undefined;
+  return errorMessage(error);
+}
+
 /** Relays an app socket and a stream until both directions have ended. Never rejects. */
 export function relayStream(
-  app: net.Socket,
+  app: ByteSocket | net.Socket,
   stream: Http2Stream,
   counters: ByteCounters,
 ): Promise<RelayEnd> {
   return new Promise((resolve) => {
-    new StreamRelay(app, stream, counters, resolve).start();
+    new StreamRelay(asByteSocket(app), stream, counters, resolve).start();
   });
 }
 
-/** Bytes that arrived on a stream before its app socket was there. Bounded by the stream's window. */
-export class EarlyBytes implements StreamListener {
-  /** Replaced by a client that waits for the answer. */
-  onHeaders: StreamListener["onHeaders"] = () => undefined;
-  readonly slices: Buffer[] = [];
-  ended = false;
-  abortCode: number | undefined;
-  readonly #onAbort: (code: number) => void;
-
-  constructor(onAbort: (code: number) => void = () => undefined) {
-    this.#onAbort = onAbort;
-  }
-
-  onData(slice: Buffer): void {
-    this.slices.push(slice);
-  }
-
-  onEnd(): void {
-    this.ended = true;
-  }
-
-  onAbort(code: number): void {
-    this.abortCode = code;
-    this.#onAbort(code);
-  }
-
-  onWritable(): void {}
-}
-
-class StreamRelay implements StreamListener {
-  readonly #app: net.Socket;
-  readonly #stream: Http2Stream;
-  readonly #counters: ByteCounters;
+/** The app socket's side of a relay, and what both sides share. */
+class StreamRelay implements ByteSocketHandler {
+  readonly app: ByteSocket;
+  readonly stream: Http2Stream;
+  readonly counters: ByteCounters;
   readonly #resolve: (end: RelayEnd) => void;
+  readonly #fromStream: StreamSide;
   /** Bytes given to the app socket and not yet taken by the kernel: their credit is owed. */
-  #owedBytes = 0;
-  #corked = false;
-  #appEnded = false;
-  #streamEnded = false;
+  owedBytes = 0;
+  appEnded = false;
+  streamEnded = false;
   #error: string | undefined;
   #done = false;
 
   constructor(
-    app: net.Socket,
+    app: ByteSocket,
     stream: Http2Stream,
     counters: ByteCounters,
     resolve: (end: RelayEnd) => void,
   ) {
-    this.#app = app;
-    this.#stream = stream;
-    this.#counters = counters;
+    this.app = app;
+    this.stream = stream;
+    this.counters = counters;
     this.#resolve = resolve;
+    this.#fromStream = new StreamSide(this);
   }
 
   start(): void {
-    const app = this.#app;
-    const early = this.#stream.listener;
-    this.#stream.listener = this;
-    app.on("data", (chunk: Buffer) => this.#onAppData(chunk));
-    app.on("end", () => this.#onAppEnd());
-    app.on("drain", () => this.#payCredit());
-    app.on("error", (error) => this.#onAppError(error));
-    app.on("close", () => this.#onAppClose());
-    if (early instanceof EarlyBytes) {
-      for (const slice of early.slices) this.onData(slice);
-      if (early.abortCode !== undefined) return this.onAbort(early.abortCode);
-      if (early.ended) this.onEnd();
-    } else if (this.#stream.remoteEnded) this.onEnd();
-    if (app.destroyed) return this.#onAppClose();
-    if (!this.#stream.blocked) app.resume();
+    const { app, stream } = this;
+    const early = stream.listener;
+    stream.listener = this.#fromStream;
+    app.handler = this;
+    if (early instanceof EarlyBytes) this.#replay(early);
+    else if (stream.remoteEnded) this.#fromStream.onEnd();
+    if (app.destroyed) this.onClose();
+    else if (!stream.blocked) app.resume();
   }
 
-  #onAppData(chunk: Buffer): void {
-    this.#counters.sent += chunk.length;
-    if (!this.#stream.write(chunk)) this.#app.pause();
+  #replay({ slices, abortCode, ended }: EarlyBytes): void {
+    for (const slice of slices) this.#fromStream.onData(slice, false);
+    if (abortCode !== undefined) this.#fromStream.onAbort(abortCode);
+    else if (ended) this.#fromStream.onEnd();
+  }
+
+  onBytes(bytes: Buffer): void {
+    this.counters.sent += bytes.length;
+    if (!this.stream.write(bytes)) this.app.pause();
+  }
+
+  onEnd(): void {
+    this.appEnded = true;
+    this.stream.end();
+    this.settle();
   }
 
   onWritable(): void {
-    this.#app.resume();
+    this.payCredit();
   }
 
-  #onAppEnd(): void {
-    this.#appEnded = true;
-    this.#stream.end();
-    this.#settle();
+  onClose(error?: Error): void {
+    this.#error ??= faultOf(error);
+    this.payCredit();
+    if (!this.stream.closed) {
+      this.stream.end();
+      if (!this.streamEnded) this.stream.reset(ErrorCode.CANCEL);
+    }
+    this.appEnded = true;
+    this.streamEnded = true;
+    this.settle();
+  }
+
+  /** The kernel took the bytes: let the peer send as many again. */
+  payCredit(): void {
+    const bytes = this.owedBytes;
+    if (bytes === 0) return;
+    this.owedBytes = 0;
+    this.stream.consumed(bytes);
+  }
+
+  fail(message: string): void {
+    this.#error ??= message;
+  }
+
+  settle(): void {
+    if (this.#done || !this.appEnded || !this.streamEnded) return;
+    this.#done = true;
+    this.#resolve(this.#error === undefined ? {} : { error: this.#error });
+  }
+}
+
+/** The stream's side of a relay. */
+class StreamSide implements StreamListener {
+  readonly #relay: StreamRelay;
+
+  constructor(relay: StreamRelay) {
+    this.#relay = relay;
   }
 
   onHeaders(): void {}
 
-  onData(slice: Buffer): void {
-    this.#counters.received += slice.length;
-    this.#owedBytes += slice.length;
-    if (!this.#corked) {
-      this.#corked = true;
-      this.#app.cork();
-      process.nextTick(this.#uncork);
-    }
-    this.#app.write(slice);
-  }
-
-  readonly #uncork = () => {
-    this.#corked = false;
-    this.#app.uncork();
-    if (!this.#app.writableNeedDrain) this.#payCredit();
-  };
-
-  /** The kernel took the bytes: let the peer send as many again. */
-  #payCredit(): void {
-    const bytes = this.#owedBytes;
-    if (bytes === 0) return;
-    this.#owedBytes = 0;
-    this.#stream.consumed(bytes);
+  onData(slice: Buffer, more: boolean): void {
+    const relay = this.#relay;
+    relay.counters.received += slice.length;
+    relay.owedBytes += slice.length;
+    if (relay.app.write(slice, more)) relay.payCredit();
   }
 
   onEnd(): void {
-    this.#streamEnded = true;
-    this.#app.end();
-    this.#settle();
+    const relay = this.#relay;
+    relay.streamEnded = true;
+    relay.app.end();
+    relay.settle();
   }
 
   /** NO_ERROR and CANCEL read as a clean end; anything else is the peer's fault to report. */
   onAbort(code: number): void {
+    const relay = this.#relay;
     if (code !== ErrorCode.NO_ERROR && code !== ErrorCode.CANCEL) {
-      this.#error ??= `stream reset: ${errorCodeName(code)}`;
+      relay.fail(`stream reset: ${errorCodeName(code)}`);
     }
-    this.#streamEnded = true;
-    this.#appEnded = true;
-    this.#app.end();
-    this.#app.destroySoon();
-    this.#payCredit();
-    this.#settle();
+    relay.streamEnded = true;
+    relay.appEnded = true;
+    relay.app.endAndClose();
+    relay.payCredit();
+    relay.settle();
   }
 
-  #onAppError(error: Error): void {
-    if (!QUIET_CODES.has(errorCode(error) ?? "")) this.#error ??= errorMessage(error);
-  }
-
-  #onAppClose(): void {
-    this.#payCredit();
-    if (!this.#stream.closed) {
-      this.#stream.end();
-      if (!this.#streamEnded) this.#stream.reset(ErrorCode.CANCEL);
-    }
-    this.#appEnded = true;
-    this.#streamEnded = true;
-    this.#settle();
-  }
-
-  #settle(): void {
-    if (this.#done || !this.#appEnded || !this.#streamEnded) return;
-    this.#done = true;
-    this.#resolve(this.#error === undefined ? {} : { error: this.#error });
+  onWritable(): void {
+    this.#relay.app.resume();
   }
 }
 
@@ -199,46 +185,85 @@ class StreamRelay implements StreamListener {
  * Both sockets must allow half-open. Never rejects.
  */
 export function relaySockets(
-  a: net.Socket,
-  b: net.Socket,
+  a: ByteSocket | net.Socket,
+  b: ByteSocket | net.Socket,
   counters: ByteCounters,
 ): Promise<RelayEnd> {
   return new Promise((resolve) => {
-    let open = 2;
-    let failure: string | undefined;
-    const closed = () => {
-      if (--open === 0) resolve(failure === undefined ? {} : { error: failure });
-    };
-    const failed = (error: Error) => {
-      if (!QUIET_CODES.has(errorCode(error) ?? "")) failure ??= errorMessage(error);
-    };
-    pump(a, b, (bytes) => (counters.sent += bytes), failed, closed);
-    pump(b, a, (bytes) => (counters.received += bytes), failed, closed);
+    new SocketRelay(asByteSocket(a), asByteSocket(b), counters, resolve).start();
   });
 }
 
-/** One direction of a relay. When either socket dies, what was read is still delivered to the other. */
-function pump(
-  from: net.Socket,
-  to: net.Socket,
-  count: (bytes: number) => void,
-  failed: (error: Error) => void,
-  closed: () => void,
-): void {
-  from.on("data", (chunk: Buffer) => {
-    count(chunk.length);
-    if (!to.write(chunk)) from.pause();
-  });
-  to.on("drain", () => from.resume());
-  from.on("end", () => to.end());
-  from.on("error", failed);
-  from.on("close", () => {
-    to.end();
-    if (!from.readableEnded) to.destroySoon();
-    closed();
-  });
-  if (from.destroyed) {
-    to.destroySoon();
-    closed();
-  } else from.resume();
+class SocketRelay {
+  readonly counters: ByteCounters;
+  readonly #resolve: (end: RelayEnd) => void;
+  readonly #a: SocketSide;
+  readonly #b: SocketSide;
+  #open = 2;
+  #error: string | undefined;
+
+  constructor(
+    a: ByteSocket,
+    b: ByteSocket,
+    counters: ByteCounters,
+    resolve: (end: RelayEnd) => void,
+  ) {
+    this.counters = counters;
+    this.#resolve = resolve;
+    this.#a = new SocketSide(this, a, b, "sent");
+    this.#b = new SocketSide(this, b, a, "received");
+  }
+
+  start(): void {
+    this.#a.start();
+    this.#b.start();
+  }
+
+  closed(error: Error | undefined): void {
+    this.#error ??= faultOf(error);
+    if (--this.#open > 0) return;
+    this.#resolve(this.#error === undefined ? {} : { error: this.#error });
+  }
+}
+
+/** What one socket of a relay reads goes to the other. What was read is delivered even when it dies. */
+class SocketSide implements ByteSocketHandler {
+  readonly #relay: SocketRelay;
+  readonly #from: ByteSocket;
+  readonly #to: ByteSocket;
+  readonly #counter: keyof ByteCounters;
+  #ended = false;
+
+  constructor(relay: SocketRelay, from: ByteSocket, to: ByteSocket, counter: keyof ByteCounters) {
+    this.#relay = relay;
+    this.#from = from;
+    this.#to = to;
+    this.#counter = counter;
+  }
+
+  start(): void {
+    this.#from.handler = this;
+    if (this.#from.destroyed) this.onClose();
+    else this.#from.resume();
+  }
+
+  onBytes(bytes: Buffer): void {
+    this.#relay.counters[this.#counter] += bytes.length;
+    if (!this.#to.write(bytes)) this.#from.pause();
+  }
+
+  onEnd(): void {
+    this.#ended = true;
+    this.#to.end();
+  }
+
+  /** We can be written to again: the other side may be read again. */
+  onWritable(): void {
+    this.#to.resume();
+  }
+
+  onClose(error?: Error): void {
+    if (!this.#ended) this.#to.endAndClose();
+    this.#relay.closed(error);
+  }
 }

@@ -9,7 +9,7 @@ import { ErrorCode } from "../http2/protocol.ts";
 import type { Http2Stream } from "../http2/stream.ts";
 import { type Headers, headersFromFields } from "./headers.ts";
 import { type HboneSettings, PING_INTERVAL_MS, PING_TIMEOUT_MS, SERVER_LIMITS } from "./limits.ts";
-import { EarlyBytes } from "./relay.ts";
+import { EarlyBytes } from "./early-bytes.ts";
 import { TunnelStream } from "./stream.ts";
 
 /** One request on an HBONE connection. Exactly one of accept and reject must be called. */

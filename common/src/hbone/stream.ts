@@ -1,6 +1,7 @@
 // One CONNECT stream, either side, as the proxy sees it: something to relay a socket through.
 
 import type net from "node:net";
+import type { ByteSocket } from "../net/byte-socket.ts";
 import type { Http2Stream } from "../http2/stream.ts";
 import { type ByteCounters, type RelayEnd, relayStream } from "./relay.ts";
 
@@ -25,7 +26,7 @@ export class TunnelStream {
    * Relays `app` until both directions ended; what came before is delivered first. Never rejects.
    * `counters.sent` counts from the app into the tunnel.
    */
-  relay(app: net.Socket, counters: ByteCounters): Promise<RelayEnd> {
+  relay(app: ByteSocket | net.Socket, counters: ByteCounters): Promise<RelayEnd> {
     return relayStream(app, this.#stream, counters);
   }
 

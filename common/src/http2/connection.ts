@@ -11,6 +11,7 @@ import { FrameWriter } from "./frame-writer.ts";
 import { type DecodedHeaders, HeaderBlocks } from "./header-blocks.ts";
 import { hpackEncode } from "./hpack-encoder.ts";
 import { Keepalive } from "./keepalive.ts";
+import { readDirectly } from "../sys/read-directly.ts";
 import type { HeaderField } from "./hpack-table.ts";
 import { PeerBudget } from "./peer-budget.ts";
 import { PrefaceCheck } from "./preface.ts";
@@ -26,7 +27,7 @@ import {
   StreamError,
   WINDOW_MAX,
 } from "./protocol.ts";
-import { applySettings, encodeSettings, INITIAL_SETTINGS, type Settings } from "./settings.ts";
+import { applySettings, INITIAL_SETTINGS, ownSettings, type Settings } from "./settings.ts";
 import { Http2Stream } from "./stream.ts";
 import { StreamTable } from "./stream-table.ts";
 
@@ -69,7 +70,11 @@ export class Http2Connection implements FrameHandler {
     this.#listener = listener;
     this.streamWindowBytes = options.streamWindowBytes;
     this.#receiveWindowBytes = options.connectionWindowBytes;
-    this.#writer = new FrameWriter(socket, () => this.#streams.size);
+    this.#writer = new FrameWriter(
+      socket,
+      () => this.#streams.size,
+      () => this.#onRoom(),
+    );
     this.#parser = new FrameParser(this, options.frameBytesMax);
     this.#headerBlocks = new HeaderBlocks(options.limits);
     this.#streams = new StreamTable(options.role);
@@ -142,7 +147,7 @@ export class Http2Connection implements FrameHandler {
     this.#writer.goAway(this.#streams.lastPeerId, code);
     this.#finish(reason, code);
     this.#options.clock.after(LINGER_MS, () => this.#socket.destroy());
-    this.#socket.end(() => this.#socket.destroy());
+    this.#writer.finish(() => this.#socket.destroy());
   }
 
   // What streams call.
@@ -154,7 +159,7 @@ export class Http2Connection implements FrameHandler {
   writeData(stream: Http2Stream, payload: Buffer): boolean {
     stream.sendWindowBytes -= payload.length;
     this.sendWindowBytes -= payload.length;
-    const open = this.#writer.data(stream.id, 0, payload);
+    const open = this.#writer.data(stream.id, payload);
     if (!open) this.#blockedStreams = true;
     return open;
   }
@@ -191,18 +196,13 @@ export class Http2Connection implements FrameHandler {
   // Reading.
 
   #start(): void {
-    const { role, limits, streamWindowBytes, connectionWindowBytes, frameBytesMax } = this.#options;
+    const { role, connectionWindowBytes } = this.#options;
     if (role === "client") this.#writer.raw(CLIENT_PREFACE);
-    const settings = encodeSettings({
-      ...(role === "client" ? { enablePush: false } : { concurrentStreamsMax: limits.streamsMax }),
-      initialWindowBytes: streamWindowBytes,
-      frameBytesMax,
-      headerListBytesMax: limits.headerListBytesMax,
-    });
-    this.#writer.control(FrameType.SETTINGS, 0, 0, settings);
+    this.#writer.control(FrameType.SETTINGS, 0, 0, ownSettings(this.#options));
     this.writeWindowUpdate(0, connectionWindowBytes - INITIAL_WINDOW_BYTES);
-    this.#socket.on("data", (chunk: Buffer) => this.#onRead(chunk));
-    this.#socket.on("drain", () => this.#onDrain());
+    const onRead = (chunk: Buffer) => this.#onRead(chunk);
+    this.#socket.on("data", onRead);
+    readDirectly(this.#socket, onRead);
     this.#socket.on("end", () => this.#finish("the peer closed the connection"));
     this.#socket.on("error", (error) => this.#finish(errorMessage(error)));
     this.#socket.on("close", () => this.#finish("the connection was cut"));
@@ -241,14 +241,14 @@ export class Http2Connection implements FrameHandler {
     if (!this.#streams.wasResetByUs(streamId)) this.#refuse(streamId, ErrorCode.STREAM_CLOSED);
   }
 
-  onData(slice: Buffer): void {
+  onData(slice: Buffer, more: boolean): void {
     const stream = this.#dataStream;
     if (stream === undefined) return;
     if (!stream.closed && !stream.countBody(slice.length)) {
       this.#streamError(stream, ErrorCode.PROTOCOL_ERROR);
     }
     if (stream.closed || stream.listener === undefined) stream.consumed(slice.length);
-    else stream.listener.onData(slice);
+    else stream.listener.onData(slice, more);
   }
 
   onDataEnd(endStream: boolean): void {
@@ -469,7 +469,7 @@ export class Http2Connection implements FrameHandler {
     } else throw error;
   }
 
-  #onDrain(): void {
+  #onRoom(): void {
     if (!this.#blockedStreams) return;
     this.#blockedStreams = false;
     this.#resumeAll();

@@ -1,13 +1,17 @@
 // Cuts a byte stream into HTTP/2 frames. DATA payload is handed on as slices of what was read, never
-// copied or joined; other payloads are joined only when a read cut them.
+// copied or joined; other payloads are joined only when a read cut them. Nothing it hands on outlives
+// the call: reads share their memory.
 
 import { ConnectionError, ErrorCode, Flag, FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
 
 export interface FrameHandler {
   /** A DATA frame begins; `length` is its whole payload, which flow control counts. */
   onDataStart(streamId: number, length: number): void;
-  /** A slice of that frame's payload, padding already removed. Valid beyond the call. */
-  onData(slice: Buffer): void;
+  /**
+   * A slice of that frame's payload, padding already removed, valid only during the call. `more`: the
+   * frame has content that is still to come.
+   */
+  onData(slice: Buffer, more: boolean): void;
   onDataEnd(endStream: boolean): void;
   /** Any other frame, whole. `payload` is valid only during the call. */
   onFrame(type: number, flags: number, streamId: number, payload: Buffer): void;
@@ -100,7 +104,8 @@ export class FrameParser {
     }
     const taken = Math.min(this.#left, chunk.length - at);
     const content = Math.min(this.#left - this.#padding, taken);
-    if (content > 0) this.#handler.onData(chunk.subarray(at, at + content));
+    const more = content < this.#left - this.#padding;
+    if (content > 0) this.#handler.onData(chunk.subarray(at, at + content), more);
     this.#padding -= taken - Math.max(0, content);
     this.#left -= taken;
     if (this.#left === 0) this.#finishData();

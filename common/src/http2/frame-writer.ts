@@ -1,50 +1,45 @@
-// Queues frames on a socket and decides when they leave: at the end of the tick when little waits
-// (latency), at the end of the event-loop turn when much does (batching), at once past a bound.
+// Writes frames, and decides when they leave: at the end of the tick when little waits (latency), at
+// the end of the event-loop turn when much does or many streams are active (batching).
 
 import type { Duplex } from "node:stream";
+import { FrameOutput } from "./frame-output.ts";
 import { Flag, FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
 
-/** Above this many queued bytes a turn is worth waiting for: bulk, where batching pays. */
+/** Above this many bytes a turn is worth waiting for: bulk, where batching pays. */
 const BATCH_BYTES = 8 * 1024;
 /** More active streams than this: their frames of one turn share a write. */
 const BATCH_STREAMS = 4;
-/** Never hold back more than this. */
-const HOLD_BYTES_MAX = 256 * 1024;
 
 export class FrameWriter {
-  readonly #socket: Duplex;
+  readonly #output: FrameOutput;
   readonly #activeStreams: () => number;
-  readonly #flush = () => this.#release();
-  #corked = false;
-  #deferred = false;
-  #heldBytes = 0;
+  readonly #header = Buffer.alloc(FRAME_HEADER_BYTES + 4);
+  #scheduled: "none" | "tick" | "turn" = "none";
   #controlBytes = 0;
 
-  constructor(socket: Duplex, activeStreams: () => number) {
-    this.#socket = socket;
+  /** `onRoom`: after `data` returned false, there is room again. */
+  constructor(socket: Duplex, activeStreams: () => number, onRoom: () => void) {
+    this.#output = new FrameOutput(socket, onRoom);
     this.#activeStreams = activeStreams;
   }
 
-  /** Bytes of frames other than DATA that the kernel has not taken since all was last taken. */
+  /** Bytes of frames other than DATA that wait since everything was last written. */
   get queuedControlBytes(): number {
-    return this.#socket.writableLength === 0 ? 0 : this.#controlBytes;
+    return this.#output.empty ? 0 : this.#controlBytes;
   }
 
-  /** A frame without payload, or with one that may be reused by the caller (it is copied). */
-  control(type: number, flags: number, streamId: number, payload?: Uint8Array): boolean {
+  /** A frame with a payload that may be reused by the caller. */
+  control(type: number, flags: number, streamId: number, payload?: Uint8Array): void {
     const length = payload?.length ?? 0;
-    const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + length);
-    writeHeader(frame, length, type, flags, streamId);
-    if (payload !== undefined) frame.set(payload, FRAME_HEADER_BYTES);
-    return this.#writeControl(frame);
+    writeHeader(this.#header, length, type, flags, streamId);
+    this.#appendControl(FRAME_HEADER_BYTES, payload);
   }
 
   /** A frame of four payload bytes: WINDOW_UPDATE, RST_STREAM. */
-  control32(type: number, streamId: number, value: number): boolean {
-    const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + 4);
-    writeHeader(frame, 4, type, 0, streamId);
-    frame.writeUInt32BE(value, FRAME_HEADER_BYTES);
-    return this.#writeControl(frame);
+  control32(type: number, streamId: number, value: number): void {
+    writeHeader(this.#header, 4, type, 0, streamId);
+    this.#header.writeUInt32BE(value, FRAME_HEADER_BYTES);
+    this.#appendControl(FRAME_HEADER_BYTES + 4);
   }
 
   /** A header block: HEADERS, and CONTINUATION as far as the peer's frame size asks for it. */
@@ -70,61 +65,55 @@ export class FrameWriter {
     this.control(FrameType.GOAWAY, 0, 0, payload);
   }
 
-  /** A DATA frame; the payload is written as it is, not copied. False: the socket wants a pause. */
-  data(streamId: number, flags: number, payload: Buffer): boolean {
-    const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
-    writeHeader(header, payload.length, FrameType.DATA, flags, streamId);
-    this.#write(header);
-    return this.#write(payload);
+  /** A DATA frame; `payload` may be reused by the caller. False: stop until onRoom. */
+  data(streamId: number, payload: Buffer): boolean {
+    writeHeader(this.#header, payload.length, FrameType.DATA, 0, streamId);
+    this.#output.append(this.#header.subarray(0, FRAME_HEADER_BYTES));
+    this.#output.append(payload);
+    this.#schedule();
+    return !this.#output.pressed;
   }
 
-  raw(bytes: Buffer): boolean {
-    return this.#write(bytes);
+  raw(bytes: Buffer): void {
+    this.#output.append(bytes);
+    this.#schedule();
   }
 
-  #writeControl(frame: Buffer): boolean {
-    if (this.#socket.writableLength === 0) this.#controlBytes = 0;
-    this.#controlBytes += frame.length;
-    return this.#write(frame);
+  /** Writes what waits, ends the socket, and calls `done` when that is through. */
+  finish(done: () => void): void {
+    this.#output.finish(done);
   }
 
-  #write(bytes: Buffer): boolean {
-    this.#heldBytes += bytes.length;
-    if (!this.#corked) this.#hold();
-    else if (!this.#deferred && this.#heldBytes > BATCH_BYTES) this.#defer();
-    const open = this.#socket.write(bytes);
-    if (this.#heldBytes > HOLD_BYTES_MAX) {
-      this.#heldBytes = 0;
-      this.#socket.uncork();
-      this.#socket.cork();
+  #appendControl(headerBytes: number, payload?: Uint8Array): void {
+    if (this.#output.empty) this.#controlBytes = 0;
+    this.#controlBytes += headerBytes + (payload?.length ?? 0);
+    this.#output.append(this.#header.subarray(0, headerBytes));
+    if (payload !== undefined) this.#output.append(payload);
+    this.#schedule();
+  }
+
+  /** A write under way flushes what waits when it is done: nothing to schedule. */
+  #schedule(): void {
+    if (this.#scheduled === "turn" || this.#output.busy) return;
+    if (this.#activeStreams() > BATCH_STREAMS || this.#output.filledBytes > BATCH_BYTES) {
+      this.#scheduled = "turn";
+      setImmediate(this.#onTurn);
+    } else if (this.#scheduled === "none") {
+      this.#scheduled = "tick";
+      process.nextTick(this.#onTick);
     }
-    return open;
   }
 
-  #hold(): void {
-    this.#corked = true;
-    this.#socket.cork();
-    if (this.#activeStreams() > BATCH_STREAMS || this.#heldBytes > BATCH_BYTES) this.#defer();
-    else process.nextTick(this.#flush);
-  }
-
-  /** Moves the flush to the end of the turn; a tick flush already queued finds `deferred` set. */
-  #defer(): void {
-    this.#deferred = true;
-    setImmediate(this.#releaseDeferred);
-  }
-
-  readonly #releaseDeferred = () => {
-    this.#deferred = false;
-    this.#release();
+  readonly #onTick = (): void => {
+    if (this.#scheduled !== "tick") return;
+    this.#scheduled = "none";
+    this.#output.flush();
   };
 
-  #release(): void {
-    if (!this.#corked || this.#deferred) return;
-    this.#corked = false;
-    this.#heldBytes = 0;
-    this.#socket.uncork();
-  }
+  readonly #onTurn = (): void => {
+    this.#scheduled = "none";
+    this.#output.flush();
+  };
 }
 
 function writeHeader(

@@ -1,5 +1,6 @@
 // SETTINGS frames (RFC 9113 §6.5): encoding ours, applying the peer's.
 
+import type { ConnectionOptions } from "./connection-options.ts";
 import {
   ConnectionError,
   ErrorCode,
@@ -50,6 +51,17 @@ export function encodeSettings(settings: Partial<Settings>): Buffer {
     payload.writeUInt32BE(value, i * ENTRY_BYTES + 2);
   });
   return payload;
+}
+
+/** What an endpoint says first of itself: a server also how many streams it takes. */
+export function ownSettings(options: ConnectionOptions): Buffer {
+  const { role, limits, streamWindowBytes, frameBytesMax } = options;
+  return encodeSettings({
+    ...(role === "client" ? { enablePush: false } : { concurrentStreamsMax: limits.streamsMax }),
+    initialWindowBytes: streamWindowBytes,
+    frameBytesMax,
+    headerListBytesMax: limits.headerListBytesMax,
+  });
 }
 
 /** The peer's settings after a SETTINGS payload. Throws ConnectionError on an illegal value. */

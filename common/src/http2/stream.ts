@@ -4,10 +4,11 @@
 import type { HeaderField } from "./hpack-table.ts";
 import type { Http2Connection } from "./connection.ts";
 
-/** What happens on a stream. Slices given to onData are credited with `stream.consumed(n)`. */
+/** What happens on a stream. What onData gets is credited with `stream.consumed(n)`. */
 export interface StreamListener {
   onHeaders(fields: readonly HeaderField[], endStream: boolean): void;
-  onData(slice: Buffer): void;
+  /** `slice` is valid only during the call; with `more` the rest of its frame is still to come. */
+  onData(slice: Buffer, more: boolean): void;
   /** The peer has finished sending. */
   onEnd(): void;
   /** The stream is over: reset by the peer, or the connection ended. No callback follows. */
@@ -53,8 +54,8 @@ export class Http2Stream {
   }
 
   /**
-   * Sends bytes, as far as the windows allow; the rest of this one chunk is kept. False: stop until
-   * onWritable, either for the windows or because the socket is full.
+   * Sends bytes, as far as the windows allow; a copy of the rest of this one chunk is kept. False: stop
+   * until onWritable, either for the windows or because the socket is full.
    */
   write(chunk: Buffer): boolean {
     if (this.closed || this.localEnded) return true;
@@ -140,7 +141,7 @@ export class Http2Stream {
         this.#connection.frameBytesMax,
       );
       if (allowed <= 0) {
-        this.#waiting = chunk.subarray(at);
+        this.#waiting = Buffer.from(chunk.subarray(at));
         this.#blocked = true;
         return false;
       }

@@ -4,7 +4,14 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseIp, type Ip } from "../net/ip.ts";
-import { netnsCookie, connectTcp, listenTcp, originalDst, socketFd } from "./sockets.ts";
+import { connectBytes, connectTcp, listenTcp, netnsCookie, originalDst, socketFd } from "./sockets.ts";
+  netnsCookie,
+  connectBytes,
+  connectTcp,
+  listenTcp,
+  originalDst,
+  socketFd,
+} from "./sockets.ts";
 import { inNetns, openNetns, type NetnsHandle } from "./netns.ts";
 
 const NAME = `ambit-test-sys-${process.pid}`;
@@ -89,13 +96,16 @@ describe("sockets in another network namespace", () => {
     server.close();
   });
 
-  it("reports a refused connection and a blackholed one by Node's codes", async () => {
-    const refused = connectTcp(netns.fd, {
+  it.each([
+    ["a Node socket", connectTcp],
+    ["a byte socket", connectBytes],
+  ])("reports for %s by Node's codes that it was refused or blackholed", async (_, connect) => {
+    const refused = connect(netns.fd, {
       destination: { ip: ip("10.9.9.1"), port: 9 },
       timeoutMs: 2000,
     });
     await expect(refused).rejects.toMatchObject({ code: "ECONNREFUSED" });
-    const lost = connectTcp(netns.fd, {
+    const lost = connect(netns.fd, {
       destination: { ip: ip("10.9.9.77"), port: 9 },
       timeoutMs: 100,
     });

@@ -5,7 +5,8 @@ import type net from "node:net";
 import { errorCode, errorMessage } from "@ambit/common/process/errors.ts";
 import { ipFamily, parseIp, type Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
-import { connectTcp } from "@ambit/common/sys/sockets.ts";
+import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
+import { connectBytes, connectTcp, type DialOptions } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { ProxyError, type ProxyErrorCode } from "./proxy-error.ts";
 
@@ -21,22 +22,39 @@ export interface Dial {
 }
 
 /** A connected, paused socket. Rejects with CONNECT_FAILED or the time-out code. */
-export async function dial({ config }: ProxyContext, pod: Pod, request: Dial): Promise<net.Socket> {
-  const { destination, onBehalfOf } = request;
-  const spoof = spoofFor(config.originalSource, destination, onBehalfOf);
+export async function dial(context: ProxyContext, pod: Pod, request: Dial): Promise<ByteSocket> {
   try {
-    const { socket } = await connectTcp(pod.netnsFd, {
-      destination,
-      timeoutMs: CONNECT_TIMEOUT_MS,
-      ...(config.packetMark !== undefined && { mark: config.packetMark }),
-      ...(spoof && { spoof }),
-      ...(config.keepalive && { keepalive: config.keepalive }),
-    });
+    const { socket } = await connectBytes(pod.netnsFd, dialOptions(context, request));
+    return socket;
+  } catch (error) {
+    throw dialError(request, error);
+  }
+}
+
+/** The same as a Node socket, which TLS needs. */
+export async function dialNode(
+  context: ProxyContext,
+  pod: Pod,
+  request: Dial,
+): Promise<net.Socket> {
+  try {
+    const { socket } = await connectTcp(pod.netnsFd, dialOptions(context, request));
     socket.on("error", () => undefined);
     return socket;
   } catch (error) {
     throw dialError(request, error);
   }
+}
+
+function dialOptions({ config }: ProxyContext, { destination, onBehalfOf }: Dial): DialOptions {
+  const spoof = spoofFor(config.originalSource, destination, onBehalfOf);
+  return {
+    destination,
+    timeoutMs: CONNECT_TIMEOUT_MS,
+    ...(config.packetMark !== undefined && { mark: config.packetMark }),
+    ...(spoof && { spoof }),
+    ...(config.keepalive && { keepalive: config.keepalive }),
+  };
 }
 
 /** No spoofing when switched off, or when a pod calls itself (ztunnel §1.5). */

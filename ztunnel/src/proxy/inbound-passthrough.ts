@@ -1,11 +1,11 @@
 // The life of an inbound plaintext connection: a client outside the mesh reached an enrolled pod. It has
 // no identity, so STRICT policies refuse it; what they allow is handed to the application as it is.
 
-import type net from "node:net";
 import { relaySockets } from "@ambit/common/hbone/relay.ts";
+import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
-import { type Accepted, describeAccepted, refuseSelfCall } from "./accept.ts";
+import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { identify } from "./identify.ts";
 import { asProxyError, type ProxyError } from "./proxy-error.ts";
@@ -15,11 +15,11 @@ import { serve } from "./serve.ts";
 export async function handleInboundPassthrough(
   context: ProxyContext,
   pod: Pod,
-  client: net.Socket,
+  client: ByteSocket,
 ): Promise<void> {
   using hold = pod.drain.hold();
-  const accepted = describeAccepted(client, true);
-  if (accepted === undefined) return void client.destroy();
+  const accepted = describeRedirected(client);
+  if (accepted === undefined) return client.destroy();
   try {
     refuseSelfCall(accepted.destination, "inbound");
     await servePlaintext(context, pod, client, accepted);
@@ -46,7 +46,7 @@ function isEarly({ code }: ProxyError): boolean {
 async function servePlaintext(
   context: ProxyContext,
   pod: Pod,
-  client: net.Socket,
+  client: ByteSocket,
   accepted: Accepted,
 ): Promise<void> {
   const workload = await identify(context, pod);

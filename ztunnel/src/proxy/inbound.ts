@@ -14,7 +14,7 @@ import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
 import { baggageOf, type Party, partyOfBaggage, partyOfWorkload } from "../telemetry/party.ts";
-import { type Accepted, describeAccepted, OWN_PORTS } from "./accept.ts";
+import { type Accepted, describeTunnel, OWN_PORTS } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { identify } from "./identify.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
@@ -33,7 +33,7 @@ export async function handleInbound(
   pod: Pod,
   raw: net.Socket,
 ): Promise<void> {
-  const accepted = describeAccepted(raw, false);
+  const accepted = describeTunnel(raw);
   if (accepted === undefined) return void raw.destroy();
   try {
     const workload = await identify(context, pod);

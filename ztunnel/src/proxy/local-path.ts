@@ -1,8 +1,8 @@
 // Same node, both enrolled: this process holds both identities, so it authorizes exactly as an HBONE
 // inbound would and relays app to app, without TLS and HTTP/2 with itself (mode `local`).
 
-import type net from "node:net";
 import { relaySockets, type ByteCounters, type RelayEnd } from "@ambit/common/hbone/relay.ts";
+import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { spiffeId } from "@ambit/common/tls/identity.ts";
 import type { HboneRoute } from "../state/outbound-route.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
@@ -18,7 +18,7 @@ export interface LocalRelay {
   readonly context: ProxyContext;
   /** The destination's pod. */
   readonly pod: Pod;
-  readonly client: net.Socket;
+  readonly client: ByteSocket;
   readonly accepted: Accepted;
   readonly source: Workload;
   readonly route: HboneRoute;

@@ -2,10 +2,10 @@
 //   accept → identify → resolve (state/outbound-route) → authorize (at the far side; here for `local`)
 //   → tunnel or dial → relay → one access line.
 
-import type net from "node:net";
 import { relaySockets, type RelayEnd } from "@ambit/common/hbone/relay.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { ipFamily } from "@ambit/common/net/ip.ts";
+import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { spiffeId } from "@ambit/common/tls/identity.ts";
 import { resolveOutbound, type OutboundRoute } from "../state/outbound-route.ts";
@@ -18,7 +18,7 @@ import {
   type PathKind,
 } from "../telemetry/connection-telemetry.ts";
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
-import { type Accepted, describeAccepted, refuseSelfCall } from "./accept.ts";
+import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
 import type { Connection } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { dial, resolveHostname } from "./dial.ts";
@@ -31,11 +31,11 @@ import { openTunnel } from "./tunnel.ts";
 export async function handleOutbound(
   context: ProxyContext,
   pod: Pod,
-  client: net.Socket,
+  client: ByteSocket,
 ): Promise<void> {
   using hold = pod.drain.hold();
-  const accepted = describeAccepted(client, true);
-  if (accepted === undefined) return void client.destroy();
+  const accepted = describeRedirected(client);
+  if (accepted === undefined) return client.destroy();
   try {
     refuseSelfCall(accepted.destination, "outbound");
     const source = knownWorkload(context, pod) ?? (await identify(context, pod));
@@ -61,7 +61,7 @@ export async function handleOutbound(
 interface Journey {
   readonly context: ProxyContext;
   readonly pod: Pod;
-  readonly client: net.Socket;
+  readonly client: ByteSocket;
   readonly accepted: Accepted;
   readonly source: Workload;
   readonly route: OutboundRoute;

@@ -8,7 +8,7 @@ import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
 import { DNS_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from "../config.ts";
 import { DnsProxy } from "../dns/server.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
-import { openListener } from "./accept.ts";
+import { openListener, openTunnelListener } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { handleInboundPassthrough } from "./inbound-passthrough.ts";
 import { handleInbound } from "./inbound.ts";
@@ -58,23 +58,14 @@ export class PodProxy {
       setNetSysctl(pod.netnsFd, "ipv4/tcp_migrate_req", "1");
     }
     this.#servers.push(
-      openListener(context, pod, {
-        port: OUTBOUND_PORT,
-        paused: true,
-        keepalive: true,
-        onSocket: (socket) => void handleOutbound(context, pod, socket),
+      openListener(context, pod, OUTBOUND_PORT, (socket) => {
+        void handleOutbound(context, pod, socket);
       }),
-      openListener(context, pod, {
-        port: INBOUND_PLAINTEXT_PORT,
-        paused: true,
-        keepalive: true,
-        onSocket: (socket) => void handleInboundPassthrough(context, pod, socket),
+      openListener(context, pod, INBOUND_PLAINTEXT_PORT, (socket) => {
+        void handleInboundPassthrough(context, pod, socket);
       }),
-      openListener(context, pod, {
-        port: HBONE_PORT,
-        paused: false,
-        keepalive: false,
-        onSocket: (socket) => void handleInbound(context, pod, socket),
+      openTunnelListener(context, pod, HBONE_PORT, (socket) => {
+        void handleInbound(context, pod, socket);
       }),
     );
     if (context.config.dnsProxy) this.#dns = new DnsProxy(context, pod, DNS_PORT);

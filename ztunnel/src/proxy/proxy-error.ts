@@ -47,6 +47,7 @@ const MEANING = {
 } as const satisfies Record<string, Meaning>;
 
 export type ProxyErrorCode = keyof typeof MEANING;
+export const PROXY_ERROR_CODES = Object.keys(MEANING) as readonly ProxyErrorCode[];
 
 /** Ends one connection. `message` is what the access line shows as `error`. */
 export class ProxyError extends Error {

@@ -1,7 +1,7 @@
 // Serving: the part of an inbound connection that all its ways in share — policy, the connection to the
 // application, the relay, and the access line of the destination side.
 
-import type net from "node:net";
+import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { ByteCounters, RelayEnd } from "@ambit/common/hbone/relay.ts";
 import type { ConnectionSubject } from "@ambit/common/policy/match.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
@@ -37,7 +37,7 @@ export interface InboundOrder {
 
 /** Starts the relay once the application is connected; the promise settles with the connection. */
 export type StartRelay = (
-  app: net.Socket,
+  app: ByteSocket,
   counters: ByteCounters,
   connection: Connection,
 ) => Promise<RelayEnd>;

@@ -13,7 +13,7 @@ import { baggageOf } from "../telemetry/party.ts";
 import type { HboneRoute } from "../state/outbound-route.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
-import { dial } from "./dial.ts";
+import { dialNode } from "./dial.ts";
 import { ProxyError } from "./proxy-error.ts";
 
 const HTTP_OK = 200;
@@ -72,7 +72,10 @@ async function dialTunnel(
   closed: () => void,
 ): Promise<HboneClientConnection> {
   const certificate = await context.certificates.get(key.sourceIdentity as SpiffeId);
-  const raw = await dial(context, pod, { destination: key.nextHop, timeoutCode: "TUNNEL_TIMEOUT" });
+  const raw = await dialNode(context, pod, {
+    destination: key.nextHop,
+    timeoutCode: "TUNNEL_TIMEOUT",
+  });
   const secured = await secureClient(
     raw,
     certificate,

@@ -1,0 +1,31 @@
+// What arrives on a stream before its application's socket is there. Bounded by the stream's window.
+
+import type { StreamListener } from "../http2/stream.ts";
+
+export class EarlyBytes implements StreamListener {
+  /** Replaced by a client that waits for the answer. */
+  onHeaders: StreamListener["onHeaders"] = () => undefined;
+  readonly slices: Buffer[] = [];
+  ended = false;
+  abortCode: number | undefined;
+  readonly #onAbort: (code: number) => void;
+
+  constructor(onAbort: (code: number) => void = () => undefined) {
+    this.#onAbort = onAbort;
+  }
+
+  onData(slice: Buffer): void {
+    this.slices.push(Buffer.from(slice));
+  }
+
+  onEnd(): void {
+    this.ended = true;
+  }
+
+  onAbort(code: number): void {
+    this.abortCode = code;
+    this.#onAbort(code);
+  }
+
+  onWritable(): void {}
+}
