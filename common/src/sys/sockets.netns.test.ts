@@ -4,11 +4,11 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseIp, type Ip } from "../net/ip.ts";
-import { connectBytes, connectTcp, listenTcp, netnsCookie, originalDst, socketFd } from "./sockets.ts";
-  netnsCookie,
+import {
   connectBytes,
   connectTcp,
   listenTcp,
+  netnsCookie,
   originalDst,
   socketFd,
 } from "./sockets.ts";
