@@ -47,17 +47,21 @@ export function createTestNetwork(): TestNetwork {
       stdio: ["ignore", "pipe", "pipe"],
     });
   sh(`
-    for n in $NODE $POD $OTHER; do ip netns add $n; ip -n $n link set lo up; done
+    for n in $NODE $POD $OTHER; do
+      ip netns add $n; ip -n $n link set lo up
+      # Link-local addresses too are usable at once: neighbour discovery would wait for them.
+      ip netns exec $n sysctl -qw net.ipv6.conf.default.accept_dad=0
+    done
     ip netns exec $NODE sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
     ip -n $NODE addr add ${OUTSIDE.ip4}/32 dev lo
     ip -n $NODE addr add ${OUTSIDE.ip6}/128 dev lo
     attach() {
       ip -n $NODE link add v$2 type veth peer name eth0 netns $1
+      ip -n $1 link set eth0 up; ip -n $NODE link set v$2 up
       ip -n $NODE addr add 10.77.$2.1/24 dev v$2
       ip -n $NODE addr add fd77:$2::1/64 dev v$2 nodad
       ip -n $1 addr add 10.77.$2.2/24 dev eth0
       ip -n $1 addr add fd77:$2::2/64 dev eth0 nodad
-      ip -n $NODE link set v$2 up; ip -n $1 link set eth0 up
       ip -n $1 route add default via 10.77.$2.1
       ip -n $1 -6 route add default via fd77:$2::1
     }
