@@ -1,6 +1,8 @@
-// A mesh in a few words, for tests: workloads and services by short descriptions, applied as xDS does.
+// A mesh in a few words, for tests: workloads, services and policies by short descriptions, applied as
+// xDS does.
 
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { AuthorizationSchema } from "@ambit/api/gen/istio/authorization_pb.ts";
 import {
   AddressSchema,
   type ServiceSchema,
@@ -13,6 +15,7 @@ import type { Workload, WorkloadUid } from "./workload.ts";
 
 type WireWorkload = MessageInitShape<typeof WorkloadSchema>;
 type WireService = MessageInitShape<typeof ServiceSchema>;
+type WirePolicy = MessageInitShape<typeof AuthorizationSchema>;
 
 export const bytes = (text: string): Uint8Array => ipToBytes(parseIp(text)!);
 
@@ -45,6 +48,21 @@ export class TestMesh {
       ...changes,
     };
     return this.#apply(`${value.namespace}/${value.hostname}`, { case: "service", value });
+  }
+
+  /** A policy of namespace `ns`: an ALLOW of global scope without rules, unless `changes` say otherwise. */
+  policy(name: string, changes: WirePolicy = {}): this {
+    const policy = create(AuthorizationSchema, { name, namespace: "ns", ...changes });
+    const value = toBinary(AuthorizationSchema, policy);
+    const upserts = [{ name: `${policy.namespace}/${name}`, value }];
+    const rejected = this.state.applyAuthorizations({ upserts, removed: [] });
+    if (rejected.length > 0) throw new Error(rejected[0]!.reason);
+    return this;
+  }
+
+  removePolicy(name: string): this {
+    this.state.applyAuthorizations({ upserts: [], removed: [`ns/${name}`] });
+    return this;
   }
 
   remove(...names: string[]): this {

@@ -1,0 +1,66 @@
+// What the steps of a connection's life share, for tests: a real state and real tables under a clock
+// that the test moves, with the log kept in memory.
+
+import { TunnelPool } from "@ambit/common/hbone/pool.ts";
+import { Drain } from "@ambit/common/process/drain.ts";
+import { memoryLog } from "@ambit/common/telemetry/log.ts";
+import { FakeClock } from "@ambit/common/testing/fake-clock.ts";
+import type { SpiffeId } from "@ambit/common/tls/identity.ts";
+import { type Config, parseConfig } from "../config.ts";
+import { ConnectionTable } from "../proxy/connection.ts";
+import type { Pod, ProxyContext } from "../proxy/context.ts";
+import { MeshState, type PodInfo } from "../state/mesh-state.ts";
+import type { Workload } from "../state/workload.ts";
+import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
+import { CertificateView } from "../worker/certificates.ts";
+
+export interface TestContext extends ProxyContext {
+  readonly clock: FakeClock;
+  /** Identities whose certificate was asked for. */
+  readonly wanted: SpiffeId[];
+  /** Every log line so far. */
+  lines(): Record<string, unknown>[];
+}
+
+export interface TestContextParts {
+  readonly state?: MeshState;
+  readonly config?: Partial<Config>;
+  localPod?(workload: Workload): Pod | undefined;
+}
+
+/** The node is node-1 unless `config` says otherwise. */
+export function testContext(parts: TestContextParts = {}): TestContext {
+  const clock = new FakeClock();
+  const { log, lines } = memoryLog();
+  const wanted: SpiffeId[] = [];
+  const config = { ...parseConfig({ NODE_NAME: "node-1" }), ...parts.config };
+  return {
+    config,
+    state: parts.state ?? new MeshState(),
+    certificates: new CertificateView(clock, (id) => wanted.push(id)),
+    connections: new ConnectionTable("test"),
+    telemetry: { metrics: new TrafficMetrics(), access: log.scope("access"), clock },
+    log: log.scope("proxy"),
+    clock,
+    random: () => 0.5,
+    localPod: (workload) => parts.localPod?.(workload),
+    wanted,
+    lines: () => lines.map((line) => JSON.parse(line) as Record<string, unknown>),
+  };
+}
+
+/** An enrolled pod that has no namespace and dials nobody. */
+export function testPod({ clock, config }: TestContext, info: PodInfo): Pod {
+  return {
+    uid: `uid-${info.name}`,
+    info,
+    netnsFd: undefined,
+    drain: new Drain(clock),
+    pool: new TunnelPool({
+      clock,
+      streamsPerConnectionMax: config.poolStreamsPerConnectionMax,
+      unusedReleaseMs: config.poolUnusedReleaseMs,
+      dial: () => Promise.reject(new Error("this pod dials nobody")),
+    }),
+  };
+}
