@@ -1,63 +1,95 @@
 import { describe, expect, it } from "vitest";
-import { SERIES_MAX, TrafficMetrics } from "./traffic-metrics.ts";
+import { RESPONSE_FLAGS } from "../proxy/proxy-error.ts";
+import { SERIES_MAX, type TrafficLabels, TrafficMetrics } from "./traffic-metrics.ts";
 
-const counters = (sent = 0, received = 0) => ({ sent, received });
+const LABELS: TrafficLabels = { reporter: "source", source_workload: "web" };
 
-/** Values of a family by the label `to` and the flag. */
-function values(metrics: TrafficMetrics, name: string): Record<string, number> {
-  const family = metrics.collect().find((one) => one.name === `istio_tcp_${name}`);
-  return Object.fromEntries(
-    (family?.values ?? []).map(({ labels, value }) => [
-      `${labels["to"]} ${labels["response_flags"]}`,
-      value,
-    ]),
-  );
+function values(metrics: TrafficMetrics, name: string) {
+  return metrics.collect().find((family) => family.name === name)?.values;
 }
 
-describe("traffic metrics", () => {
-  it("count a connection when it opens and when it closes", () => {
-    const metrics = new TrafficMetrics();
-    const first = metrics.open({ to: "web" }, counters(), true);
-    metrics.open({ to: "web" }, counters(), true);
-    expect(values(metrics, "connections_opened")).toEqual({ "web -": 2 });
-    expect(values(metrics, "connections_closed")).toEqual({});
-    expect(metrics.liveConnections).toBe(2);
-    first.close("-");
-    first.close("-");
-    expect(values(metrics, "connections_closed")).toEqual({ "web -": 1 });
-    expect(metrics.liveConnections).toBe(1);
+describe("the traffic families", () => {
+  it("are left out as long as they have no sample", () => {
+    expect(new TrafficMetrics().collect()).toEqual([]);
   });
 
-  it("read the bytes of living connections, from the client's view on both sides", () => {
+  it("say in their help which of them is not stable", () => {
     const metrics = new TrafficMetrics();
-    const live = counters(10, 3);
-    const outbound = metrics.open({ to: "web" }, live, true);
-    metrics.open({ to: "db" }, counters(10, 3), false);
-    expect(values(metrics, "received_bytes")).toEqual({ "web -": 10, "db -": 3 });
-    expect(values(metrics, "sent_bytes")).toEqual({ "web -": 3, "db -": 10 });
-    live.sent = 20;
-    outbound.close("-");
-    live.sent = 1_000; // What comes after the close is not this connection's any more.
-    expect(values(metrics, "received_bytes")).toMatchObject({ "web -": 20 });
+    metrics.open(LABELS, { sent: 0, received: 0 }, true).close("DENY");
+    const unstable = metrics.collect().filter(({ help }) => help.includes("(unstable)"));
+    expect(metrics.collect()).toHaveLength(5);
+    expect(unstable.map(({ name }) => name)).toEqual(["istio_tcp_connections_failed"]);
   });
 
-  it("count failures by their flag, whether before or after the opening", () => {
+  it("count a connection as opened without flags, and as closed with its final one", () => {
     const metrics = new TrafficMetrics();
-    metrics.fail({ to: "web" }, "DENY");
-    metrics.open({ to: "web" }, counters(), true).close("CONNECT");
-    expect(values(metrics, "connections_failed")).toEqual({ "web DENY": 1, "web CONNECT": 1 });
-    expect(values(metrics, "connections_closed")).toEqual({ "web CONNECT": 1 });
+    const connection = metrics.open(LABELS, { sent: 0, received: 0 }, true);
+    expect(values(metrics, "istio_tcp_connections_opened")).toEqual([
+      { labels: { ...LABELS, response_flags: "-" }, value: 1 },
+    ]);
+    connection.close("-");
+    expect(values(metrics, "istio_tcp_connections_closed")).toEqual([
+      { labels: { ...LABELS, response_flags: "-" }, value: 1 },
+    ]);
+    expect(values(metrics, "istio_tcp_connections_failed")).toBeUndefined();
   });
 
-  it("hold as many series as the limit, and fold the next ones into one of unknowns", () => {
+  it.each(RESPONSE_FLAGS.filter((flag) => flag !== "-"))("count %s as failed too", (flag) => {
     const metrics = new TrafficMetrics();
-    for (let i = 0; i < SERIES_MAX; i++) metrics.fail({ to: String(i) }, "-");
-    expect(Object.keys(values(metrics, "connections_opened"))).toHaveLength(SERIES_MAX);
-    metrics.open({ to: "one past" }, counters(1), true);
-    metrics.open({ to: "two past" }, counters(2), true);
-    metrics.open({ to: "7" }, counters(4), true);
-    const opened = values(metrics, "connections_opened");
-    expect(Object.keys(opened)).toHaveLength(SERIES_MAX + 1);
-    expect([opened["unknown -"], opened["7 -"]]).toEqual([2, 1]);
+    metrics.open(LABELS, { sent: 0, received: 0 }, true).close(flag);
+    for (const name of ["istio_tcp_connections_closed", "istio_tcp_connections_failed"]) {
+      expect(values(metrics, name)).toEqual([
+        { labels: { ...LABELS, response_flags: flag }, value: 1 },
+      ]);
+    }
+  });
+
+  it("count a second close for nothing", () => {
+    const metrics = new TrafficMetrics();
+    const connection = metrics.open(LABELS, { sent: 1, received: 0 }, true);
+    connection.close("-");
+    connection.close("DENY");
+    expect(values(metrics, "istio_tcp_connections_failed")).toBeUndefined();
+    expect(metrics.liveConnections).toBe(0);
+  });
+});
+
+describe("bytes", () => {
+  it.each([
+    ["source", true, 5, 7],
+    ["destination", false, 7, 5],
+  ])("are received from the client by both reporters: %s", (_, clientIsLocal, received, sent) => {
+    const metrics = new TrafficMetrics();
+    metrics.open(LABELS, { sent: 5, received: 7 }, clientIsLocal);
+    expect(values(metrics, "istio_tcp_received_bytes")?.[0]?.value).toBe(received);
+    expect(values(metrics, "istio_tcp_sent_bytes")?.[0]?.value).toBe(sent);
+  });
+
+  it("grow while the connection lives, and are counted once when it is closed", () => {
+    const metrics = new TrafficMetrics();
+    const counters = { sent: 1, received: 0 };
+    const connection = metrics.open(LABELS, counters, true);
+    counters.sent = 10;
+    expect(values(metrics, "istio_tcp_received_bytes")?.[0]?.value).toBe(10);
+    connection.close("-");
+    metrics.open(LABELS, { sent: 100, received: 0 }, true);
+    expect(values(metrics, "istio_tcp_received_bytes")?.[0]?.value).toBe(110);
+  });
+});
+
+describe("series", () => {
+  it("are bounded: past the limit new label sets share one that says unknown", () => {
+    const metrics = new TrafficMetrics();
+    for (let i = 0; i < SERIES_MAX; i++) {
+      metrics.open({ peer: String(i) }, { sent: 0, received: 0 }, true);
+    }
+    expect(values(metrics, "istio_tcp_connections_opened")).toHaveLength(SERIES_MAX);
+    metrics.open({ peer: "one more" }, { sent: 0, received: 0 }, true);
+    metrics.open({ peer: "another" }, { sent: 0, received: 0 }, true);
+    metrics.open({ peer: "0" }, { sent: 0, received: 0 }, true);
+    const opened = values(metrics, "istio_tcp_connections_opened")!;
+    expect(opened).toHaveLength(SERIES_MAX + 1);
+    expect(opened.at(-1)).toEqual({ labels: { peer: "unknown", response_flags: "-" }, value: 2 });
+    expect(opened[0]?.value).toBe(2);
   });
 });
