@@ -262,14 +262,14 @@ describe("istiod-lite", () => {
     fixture.write("mesh.yaml", pod("reviews-1"), ZTUNNEL);
     const { env, token } = await tokens(fixture.folder);
     const app = await fixture.start(env);
-    const target = () => Promise.resolve({ address: fixture.secure, rootPem: app.rootBundlePem });
+    const target = () => Promise.resolve({ address: fixture.secure, rootPem: app.rootBundlePem() });
     const bearer = `Bearer ${await token("istio-system", "ztunnel", "ztunnel-a", "uid-ztunnel")}`;
     using client = new TestClient(fixture.secure, {
       target,
       metadata: () => Promise.resolve({ authorization: bearer }),
     });
     await client.untilSynced();
-    const root = { rootPem: app.rootBundlePem };
+    const root = { rootPem: app.rootBundlePem() };
     using anonymous = new RawStream({ address: fixture.secure, ...root });
     anonymous.open(TYPE_ADDRESS);
     expect(await anonymous.ended).toBe("authentication failure");
@@ -283,7 +283,7 @@ describe("istiod-lite", () => {
     fixture.write("mesh.yaml", pod("reviews-1"), ZTUNNEL);
     const { env, token } = await tokens(fixture.folder);
     const app = await fixture.start(env);
-    const client = createClient({ address: fixture.secure, rootPem: app.rootBundlePem });
+    const client = createClient({ address: fixture.secure, rootPem: app.rootBundlePem() });
     const authorization = `Bearer ${await token("istio-system", "ztunnel", "ztunnel-a", "uid-ztunnel")}`;
     const identity = { trustDomain: "cluster.local", namespace: "shop", serviceAccount: "reviews" };
     const { csrPem, keyPem } = createCsr(identity);

@@ -30,7 +30,7 @@ import { PolicyStatuses } from "./push/policy-status.ts";
 import { PodDirectory } from "./push/pod-directory.ts";
 import { tokenGate } from "./push/token-gate.ts";
 import { ServingRotation } from "./serving-rotation.ts";
-import { createAuthority, createTokenAuthenticator } from "./trust.ts";
+import { createTokenAuthenticator, createTrust } from "./trust.ts";
 
 export interface Ports {
   readonly plaintext: number;
@@ -41,8 +41,8 @@ export interface Ports {
 
 export interface App {
   readonly ports: Ports;
-  /** Every root that proxies should trust. */
-  readonly rootBundlePem: string;
+  /** Every root that proxies should trust now. */
+  rootBundlePem(): string;
   readonly stopped: Promise<void>;
   /** Ends streams, closes ports within the drain time; `stopped` resolves when that is done. */
   stop(): void;
@@ -65,6 +65,7 @@ export async function buildApp(config: Config, given: Partial<Surroundings> = {}
   setLogVerbosity(logVerbosity.NONE);
   await using starting = new AsyncDisposableStack();
   const core = buildCore(config, around);
+  starting.defer(() => core.trust.close());
   const readiness = new Readiness();
   readiness.expect("manifests", "listeners");
   const web = await startWeb(config, core, readiness, starting);
@@ -86,7 +87,8 @@ type Core = ReturnType<typeof buildCore>;
 /** Everything that has no port. */
 function buildCore(config: Config, { clock, random, log }: Surroundings) {
   const metrics = new IstiodMetrics(config.version);
-  const authority = createAuthority(config, clock, log.scope("ca"));
+  const trust = createTrust(config, { clock, random, log: log.scope("ca") });
+  const { authority } = trust;
   const tokens = createTokenAuthenticator(config, clock);
   const store = new ResourceStore(ZTUNNEL_TYPES);
   const model = new MeshModel(config);
@@ -128,6 +130,7 @@ function buildCore(config: Config, { clock, random, log }: Surroundings) {
   watchRoot(metrics, authority, clock);
   return {
     metrics,
+    trust,
     authority,
     tokens,
     store,
@@ -234,5 +237,6 @@ function running(
     core.delta.close();
     owned.disposeAsync().then(resolve, reject);
   };
-  return { ports, rootBundlePem: core.authority.rootBundlePem, stopped, stop };
+  const { authority } = core;
+  return { ports, rootBundlePem: () => authority.rootBundlePem, stopped, stop };
 }

@@ -24,10 +24,13 @@ describe("the configuration", () => {
       ISTIOD_SAN: "172.30.0.2,istiod.mesh",
       JWKS_FILE: "/keys",
       TOKEN_ISSUER: "https://issuer",
+      DEFAULT_WORKLOAD_CERT_TTL: "1h",
     });
     expect(config).toMatchObject({
       manifests: ["/a", "/b"],
       debounceAfterMs: 20,
+      ttlDefaultSeconds: 3600,
+      ttlSecondsMax: 90 * 86_400,
       extraSans: ["172.30.0.2", "istiod.mesh"],
     });
   });
@@ -39,6 +42,7 @@ describe("the configuration", () => {
     ["keys without an issuer", { JWKS_FILE: "/keys" }, "TOKEN_ISSUER"],
     ["two kinds of CA", { CA_DIR: "/a", CACERTS_DIR: "/b" }, "CA_DIR"],
     ["an account without namespace", { CA_TRUSTED_NODE_ACCOUNTS: "z" }, "CA_TRUSTED_NODE_ACCOUNTS"],
+    ["a default life above the maximum", { MAX_WORKLOAD_CERT_TTL: "1h" }, "DEFAULT_WORKLOAD"],
     ["a maximum below the quiet time", { PILOT_DEBOUNCE_MAX: "10ms" }, "PILOT_DEBOUNCE_MAX"],
   ])("refuses %s", (_what, env, variable) => {
     expect(() =>

@@ -2,6 +2,7 @@
 
 import { type Environment, EnvironmentReader } from "@ambit/common/process/config.ts";
 import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
+import { LIFETIME_RULES, type LifetimeRules } from "./ca/authority.ts";
 
 export interface Config {
   /** Files and folders of manifests. */
@@ -27,6 +28,10 @@ export interface Config {
   readonly caFolder: string | undefined;
   /** A plugged-in CA: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem. */
   readonly caCertsFolder: string | undefined;
+  /** The plugged-in roots may be rotated, with overlap, while running. */
+  readonly multiRoot: boolean;
+  readonly ttlDefaultSeconds: number;
+  readonly ttlSecondsMax: number;
   /** Keys that sign workload tokens; undefined: port 15012 accepts nobody. */
   readonly jwksFile: string | undefined;
   readonly tokenIssuer: string | undefined;
@@ -67,6 +72,8 @@ export function parseConfig(env: Environment): Config {
     metricsPort: read.integer("METRICS_PORT", 15_014, PORT),
     caFolder: read.text("CA_DIR"),
     caCertsFolder: read.text("CACERTS_DIR"),
+    multiRoot: read.flag("ISTIO_MULTIROOT_MESH", false),
+    ...lifetimes(read),
     jwksFile: read.text("JWKS_FILE"),
     tokenIssuer: read.text("TOKEN_ISSUER"),
     tokenAudiences: list(read.text("TOKEN_AUDIENCES", "istio-ca")),
@@ -93,6 +100,18 @@ export function parseConfig(env: Environment): Config {
   }
   read.finish();
   return config;
+}
+
+function lifetimes(read: EnvironmentReader): LifetimeRules {
+  const seconds = (name: string, fallback: number) => read.durationMs(name, fallback * 1000) / 1000;
+  const rules: LifetimeRules = {
+    ttlDefaultSeconds: seconds("DEFAULT_WORKLOAD_CERT_TTL", LIFETIME_RULES.ttlDefaultSeconds),
+    ttlSecondsMax: seconds("MAX_WORKLOAD_CERT_TTL", LIFETIME_RULES.ttlSecondsMax),
+  };
+  if (rules.ttlDefaultSeconds > rules.ttlSecondsMax) {
+    read.reject("DEFAULT_WORKLOAD_CERT_TTL", "must not be longer than MAX_WORKLOAD_CERT_TTL");
+  }
+  return rules;
 }
 
 function accounts(read: EnvironmentReader): readonly string[] {

@@ -17,7 +17,7 @@ async function servedSerial(port: number, ca: string): Promise<string> {
   return serialNumber;
 }
 
-it("new connections get the new certificate, on the same port", async () => {
+it("new connections get the new certificate, and the new CA's, on the same port", async () => {
   // The handshake looks at the real time: both certificates must be valid now.
   const clock = new FakeClock(Date.now() - REISSUE_INTERVAL_MS);
   const root = signingRoot(createRoot("cluster.local", clock.nowMs()));
@@ -35,6 +35,8 @@ it("new connections get the new certificate, on the same port", async () => {
   expect(await servedSerial(server.port, authority.rootBundlePem)).toBe(first);
   await clock.advance(REISSUE_INTERVAL_MS);
   expect(await servedSerial(server.port, authority.rootBundlePem)).not.toBe(first);
+  authority.replace(signingRoot(createRoot("cluster.local", clock.nowMs())));
+  await servedSerial(server.port, authority.rootBundlePem); // it trusts the new root only
   rotation.close();
   expect(clock.pendingTimers).toBe(0);
   server.destroy();

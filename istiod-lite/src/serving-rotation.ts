@@ -1,5 +1,5 @@
-// The certificate of port 15012, issued anew every day while the port stays open: an istiod that runs for
-// years never serves an expired one. Connections made before keep theirs.
+// The certificate of port 15012, issued anew every day, and when the CA changes, while the port stays open:
+// an istiod that runs for years never serves an expired one. Connections made before keep theirs.
 
 import { experimental, type ServerCredentials } from "@grpc/grpc-js";
 import type { Clock, Timer } from "@ambit/common/process/clock.ts";
@@ -18,6 +18,7 @@ export class ServingRotation implements Provider {
   readonly #clock: Clock;
   readonly #listeners = new Set<Listener>();
   #current: experimental.IdentityCertificateUpdate;
+  readonly #stopListening: () => void;
   #timer: Timer;
 
   /** `names` are those of issueServingCertificate(). */
@@ -27,6 +28,7 @@ export class ServingRotation implements Provider {
     this.#clock = clock;
     this.#current = this.#issue();
     this.#timer = this.#schedule();
+    this.#stopListening = authority.onReplaced(() => this.#renew());
   }
 
   /** For the server that shall serve the current certificate; clients are not asked for theirs. */
@@ -36,6 +38,7 @@ export class ServingRotation implements Provider {
 
   close(): void {
     this.#timer.cancel();
+    this.#stopListening();
   }
 
   addIdentityCertificateListener(listener: Listener): void {
@@ -66,9 +69,13 @@ export class ServingRotation implements Provider {
 
   #schedule(): Timer {
     return this.#clock.after(REISSUE_INTERVAL_MS, () => {
-      this.#current = this.#issue();
-      for (const listener of this.#listeners) listener(this.#current);
+      this.#renew();
       this.#timer = this.#schedule();
     });
+  }
+
+  #renew(): void {
+    this.#current = this.#issue();
+    for (const listener of this.#listeners) listener(this.#current);
   }
 }

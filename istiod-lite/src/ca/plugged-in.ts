@@ -54,7 +54,7 @@ function pemCertificates(path: string, text: string): string[] {
   if (blocks.length === 0) throw new UserError(`${path} holds no certificate`);
   for (const pem of blocks) {
     try {
-      new X509Certificate(pem);
+      fingerprint(pem);
     } catch (error) {
       throw new UserError(`${path} holds a broken certificate: ${errorMessage(error)}`);
     }
