@@ -222,12 +222,12 @@ function nextSteps(sample: string | undefined): string[] {
     "",
     "try next, in another terminal",
     shop
-      ? "  ./ambit local exec visitor.bookshop -- curl -s page:8080    the shop's page, through the mesh"
-      : "  ./ambit local status                      what runs where",
-    "  ./ambit ztunnel certificates              the identities each node holds",
+      ? "  ./ambit local exec visitor.bookshop -- curl -s page:8080   the shop's page, through the mesh"
+      : "  ./ambit local status                                       what runs where",
+    "  ./ambit ztunnel certificates                               the identities each node holds",
     shop
-      ? "  ./ambit explain visitor.bookshop page.bookshop:8080    why that call is allowed"
-      : "  ./ambit explain SOURCE DESTINATION:PORT   why a call goes where it goes",
+      ? "  ./ambit explain visitor.bookshop page.bookshop:8080        why that call is allowed"
+      : "  ./ambit explain SOURCE DESTINATION:PORT                    why a call goes where it goes",
     "",
     "who talks to whom (Ctrl-C stops and removes everything)",
   ];

@@ -1,5 +1,6 @@
-// Brings pods into the mesh and out of it, one step after the other (Istio's order): rules, ztunnel,
-// probe exemption, annotation; and back. Until ztunnel has acknowledged a pod its traffic meets rules
+// Brings pods into the mesh and out of it, one step after the other: probe exemption, rules, ztunnel,
+// annotation; and back. The exemption comes first and goes last (Istio sets it after ztunnel): no probe
+// of a pod that is joining or leaving meets ztunnel. Until ztunnel has acknowledged a pod its traffic meets rules
 // without a listener and fails: nothing leaves in plaintext. Owns the enrolled pods' namespaces.
 
 import { isDeepStrictEqual } from "node:util";
@@ -104,9 +105,9 @@ export class PodMesh implements PodDirectory {
     try {
       const entry = this.#captured(pod, before);
       if (entry === undefined) return;
+      await this.#options.probes.set(pod.uid, pod.ips);
       await this.#installRules(entry);
       await this.#tellZtunnel(entry);
-      await this.#options.probes.set(pod.uid, pod.ips);
       if (!wasEnabled) this.#options.log.info("pod enrolled", at(pod));
       await this.#annotate(pod, "enabled");
     } catch (error) {
@@ -121,12 +122,12 @@ export class PodMesh implements PodDirectory {
    */
   async leave(pod: PodView, running: boolean): Promise<void> {
     const { backend, finder, probes, ztunnel, log } = this.#options;
-    await probes.remove(pod.uid);
     const entry = this.#entries.get(pod.uid);
     const netns = entry?.netns ?? (running ? finder.find(pod) : undefined);
     if (running && netns !== undefined) await backend.remove(netns);
     this.#entries.delete(pod.uid);
     await ztunnel.remove(pod.uid);
+    await probes.remove(pod.uid);
     netns?.close();
     log.info("pod left the mesh", at(pod));
     if (!pod.deleting) await this.#annotate(pod, undefined);
