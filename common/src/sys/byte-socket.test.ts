@@ -10,7 +10,7 @@ import { SCRATCH_BYTES } from "../net/scratch.ts";
 import { acceptBytes } from "./accept-bytes.ts";
 import { HandleSocket } from "./handle-socket.ts";
 import { nodeHandles } from "./node-handles.ts";
-import { connectBytes } from "./sockets.ts";
+import { ByteDialer } from "./byte-dialer.ts";
 
 const cleanups: (() => void)[] = [];
 afterEach(() => cleanups.splice(0).forEach((cleanup) => cleanup()));
@@ -225,7 +225,7 @@ describe("connecting for bytes", () => {
     await once(server, "listening");
     cleanups.push(() => server.close());
     const { port } = server.address() as net.AddressInfo;
-    const { socket } = await connectBytes(undefined, {
+    const { socket } = await new ByteDialer(undefined).connect({
       destination: { ip, port },
       timeoutMs: 1000,
     });
@@ -244,7 +244,7 @@ describe("connecting for bytes", () => {
     server.close();
     await once(server, "close");
     await expect(
-      connectBytes(undefined, { destination: { ip, port }, timeoutMs: 1000 }),
+      new ByteDialer(undefined).connect({ destination: { ip, port }, timeoutMs: 1000 }),
     ).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 });

@@ -4,14 +4,8 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseIp, type Ip } from "../net/ip.ts";
-import {
-  connectBytes,
-  connectTcp,
-  listenTcp,
-  netnsCookie,
-  originalDst,
-  socketFd,
-} from "./sockets.ts";
+import { type ByteDial, ByteDialer } from "./byte-dialer.ts";
+import { connectTcp, listenTcp, netnsCookie, originalDst, socketFd } from "./sockets.ts";
 import { inNetns, openNetns, type NetnsHandle } from "./netns.ts";
 
 const NAME = `ambit-test-sys-${process.pid}`;
@@ -98,7 +92,7 @@ describe("sockets in another network namespace", () => {
 
   it.each([
     ["a Node socket", connectTcp],
-    ["a byte socket", connectBytes],
+    ["a byte socket", (fd: number, dial: ByteDial) => new ByteDialer(fd).connect(dial)],
   ])("reports for %s by Node's codes that it was refused or blackholed", async (_, connect) => {
     const refused = connect(netns.fd, {
       destination: { ip: ip("10.9.9.1"), port: 9 },

@@ -2,14 +2,10 @@
 // to an address that is not ours. The result is always a plain descriptor for net or dgram.
 
 import net from "node:net";
-import type { ByteSocket } from "../net/byte-socket.ts";
-import { NetByteSocket } from "../net/net-byte-socket.ts";
 import { type IpFamily, ipFamily } from "../net/ip.ts";
 import type { SocketAddress } from "../net/socket-address.ts";
 import { call, callRaw, closeFd, lastErrno, SystemError } from "./libc.ts";
 import * as linux from "./constants.ts";
-import { errnoError, HandleSocket } from "./handle-socket.ts";
-import { type NodeHandles, nodeHandles, UV_ECANCELED } from "./node-handles.ts";
 import { inNetns } from "./netns.ts";
 import { decodeSockaddr, encodeSockaddr, SOCKADDR_BYTES_MAX } from "./sockaddr.ts";
 
@@ -139,64 +135,23 @@ export function connectTcp(netnsFd: number | undefined, options: DialOptions): P
   });
 }
 
-export interface DialedBytes {
-  readonly socket: ByteSocket;
-  readonly spoofed: boolean;
-}
-
-/** As connectTcp, for a socket that only carries bytes: cheaper to make and to run. */
-export async function connectBytes(
-  netnsFd: number | undefined,
-  options: DialOptions,
-): Promise<DialedBytes> {
-  if (nodeHandles === undefined) {
-    const { socket, spoofed } = await connectTcp(netnsFd, options);
-    return { socket: new NetByteSocket(socket), spoofed };
-  }
-  const { fd, spoofed } = inNetns(netnsFd, () => openForDial(options));
-  return { socket: await connectHandle(nodeHandles, fd, options), spoofed };
-}
-
-function connectHandle(
-  node: NodeHandles,
-  fd: number,
-  { destination: { ip, port }, timeoutMs }: DialOptions,
-): Promise<ByteSocket> {
-  const handle = node.newTcp();
-  return new Promise((resolve, reject) => {
-    const fail = (error: Error) => {
-      clearTimeout(timer);
-      handle.close();
-      reject(error);
-    };
-    const timer = setTimeout(() => {
-      const error = new Error(`connect to ${ip}:${port} timed out`);
-      fail(Object.assign(error, { code: "ETIMEDOUT" }));
-    }, timeoutMs);
-    const request = node.newRequest("connect");
-    request.handle = handle;
-    request.oncomplete = (status) => {
-      if (status === UV_ECANCELED) return;
-      if (status < 0) return fail(errnoError("connect", status));
-      clearTimeout(timer);
-      resolve(new HandleSocket(handle));
-    };
-    const opened = handle.open(fd);
-    const connect = ipFamily(ip) === 4 ? "connect" : "connect6";
-    const status = opened < 0 ? opened : handle[connect](request, ip, port);
-    if (opened < 0) closeFd(fd);
-    if (status < 0) fail(errnoError("connect", status));
-  });
-}
-
 function openForDial(options: DialOptions): { fd: number; spoofed: boolean } {
   const family = ipFamily(options.destination.ip);
+  const fd = openDialSocket(family, options);
+  return { fd, spoofed: options.spoof !== undefined && bindSpoofed(fd, options.spoof, family) };
+}
+
+/** A TCP descriptor to connect with, in this thread's namespace. Throws SystemError. */
+export function openDialSocket(
+  family: IpFamily,
+  options: Pick<DialOptions, "mark" | "keepalive">,
+): number {
   const fd = openSocket(family, linux.SOCK_STREAM);
   try {
     setInt(fd, linux.IPPROTO_TCP, linux.TCP_NODELAY, 1);
     if (options.mark !== undefined) setInt(fd, linux.SOL_SOCKET, linux.SO_MARK, options.mark);
     if (options.keepalive !== undefined) setKeepalive(fd, options.keepalive);
-    return { fd, spoofed: options.spoof !== undefined && bindSpoofed(fd, options.spoof, family) };
+    return fd;
   } catch (error) {
     closeFd(fd);
     throw error;
@@ -204,7 +159,7 @@ function openForDial(options: DialOptions): { fd: number; spoofed: boolean } {
 }
 
 /** Binds to an address that is not ours. False when the kernel or our capabilities do not allow it. */
-function bindSpoofed(fd: number, source: SocketAddress, family: IpFamily): boolean {
+export function bindSpoofed(fd: number, source: SocketAddress, family: IpFamily): boolean {
   if (ipFamily(source.ip) !== family) return false;
   try {
     setTransparent(fd, family);

@@ -3,6 +3,7 @@
 
 import type { TunnelPool } from "@ambit/common/hbone/pool.ts";
 import type { Clock } from "@ambit/common/process/clock.ts";
+import type { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import type { Drain } from "@ambit/common/process/drain.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
 import type { Config } from "../config.ts";
@@ -32,6 +33,8 @@ export interface Pod {
   readonly info: PodInfo;
   /** undefined: our own namespace (dedicated mode). */
   readonly netnsFd: number | undefined;
+  /** Connects from the pod's namespace. */
+  readonly dialer: ByteDialer;
   readonly pool: TunnelPool;
   readonly drain: Drain;
 }

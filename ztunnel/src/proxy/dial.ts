@@ -6,7 +6,8 @@ import { errorCode, errorMessage } from "@ambit/common/process/errors.ts";
 import { ipFamily, parseIp, type Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
-import { connectBytes, connectTcp, type DialOptions } from "@ambit/common/sys/sockets.ts";
+import type { ByteDial, ByteDialerOptions } from "@ambit/common/sys/byte-dialer.ts";
+import { connectTcp } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { ProxyError, type ProxyErrorCode } from "./proxy-error.ts";
 
@@ -24,7 +25,7 @@ export interface Dial {
 /** A connected, paused socket. Rejects with CONNECT_FAILED or the time-out code. */
 export async function dial(context: ProxyContext, pod: Pod, request: Dial): Promise<ByteSocket> {
   try {
-    const { socket } = await connectBytes(pod.netnsFd, dialOptions(context, request));
+    const { socket } = await pod.dialer.connect(byteDial(context, request));
     return socket;
   } catch (error) {
     throw dialError(request, error);
@@ -38,7 +39,10 @@ export async function dialNode(
   request: Dial,
 ): Promise<net.Socket> {
   try {
-    const { socket } = await connectTcp(pod.netnsFd, dialOptions(context, request));
+    const { socket } = await connectTcp(pod.netnsFd, {
+      ...socketOptions(context),
+      ...byteDial(context, request),
+    });
     socket.on("error", () => undefined);
     return socket;
   } catch (error) {
@@ -46,15 +50,17 @@ export async function dialNode(
   }
 }
 
-function dialOptions({ config }: ProxyContext, { destination, onBehalfOf }: Dial): DialOptions {
-  const spoof = spoofFor(config.originalSource, destination, onBehalfOf);
+/** What all sockets that ztunnel dials with have. */
+export function socketOptions({ config }: ProxyContext): ByteDialerOptions {
   return {
-    destination,
-    timeoutMs: CONNECT_TIMEOUT_MS,
     ...(config.packetMark !== undefined && { mark: config.packetMark }),
-    ...(spoof && { spoof }),
     ...(config.keepalive && { keepalive: config.keepalive }),
   };
+}
+
+function byteDial({ config }: ProxyContext, { destination, onBehalfOf }: Dial): ByteDial {
+  const spoof = spoofFor(config.originalSource, destination, onBehalfOf);
+  return { destination, timeoutMs: CONNECT_TIMEOUT_MS, ...(spoof && { spoof }) };
 }
 
 /** No spoofing when switched off, or when a pod calls itself (ztunnel §1.5). */

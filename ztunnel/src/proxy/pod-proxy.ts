@@ -4,12 +4,14 @@
 import type net from "node:net";
 import { HBONE_PORT } from "@ambit/common/hbone/limits.ts";
 import { Drain, type DrainMode } from "@ambit/common/process/drain.ts";
+import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
 import { DNS_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from "../config.ts";
 import { DnsProxy } from "../dns/server.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
 import { openListener, openTunnelListener } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
+import { socketOptions } from "./dial.ts";
 import { handleInboundPassthrough } from "./inbound-passthrough.ts";
 import { handleInbound } from "./inbound.ts";
 import { handleOutbound } from "./outbound.ts";
@@ -31,7 +33,9 @@ export class PodProxy {
   constructor(context: ProxyContext, { uid, info, netnsFd }: PodOptions) {
     this.#context = context;
     const drain = new Drain(context.clock);
-    this.pod = { uid, info, netnsFd, drain, pool: createPool(context, () => this.pod) };
+    const dialer = new ByteDialer(netnsFd, socketOptions(context));
+    const pool = createPool(context, () => this.pod);
+    this.pod = { uid, info, netnsFd, drain, dialer, pool };
     try {
       this.#listen();
     } catch (error) {
@@ -44,6 +48,7 @@ export class PodProxy {
   async stop(mode: DrainMode, deadlineMs: number): Promise<void> {
     this.#close();
     await this.pod.drain.drain(mode, deadlineMs);
+    this.pod.dialer.close();
     this.pod.pool.close();
   }
 

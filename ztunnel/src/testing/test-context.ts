@@ -3,6 +3,7 @@
 
 import { TunnelPool } from "@ambit/common/hbone/pool.ts";
 import { Drain } from "@ambit/common/process/drain.ts";
+import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import { memoryLog } from "@ambit/common/telemetry/log.ts";
 import { FakeClock } from "@ambit/common/testing/fake-clock.ts";
 import type { SpiffeId } from "@ambit/common/tls/identity.ts";
@@ -38,7 +39,7 @@ export function testContext(parts: TestContextParts = {}): TestContext {
     config,
     state: parts.state ?? new MeshState(),
     certificates: new CertificateView(clock, (id) => wanted.push(id)),
-    connections: new ConnectionTable("test"),
+    connections: new ConnectionTable(),
     telemetry: { metrics: new TrafficMetrics(), access: log.scope("access"), clock },
     log: log.scope("proxy"),
     clock,
@@ -55,6 +56,7 @@ export function testPod({ clock, config }: TestContext, info: PodInfo): Pod {
     uid: `uid-${info.name}`,
     info,
     netnsFd: undefined,
+    dialer: new ByteDialer(undefined),
     drain: new Drain(clock),
     pool: new TunnelPool({
       clock,
