@@ -27,6 +27,7 @@ const bindings = {
   dup3: libc.func("int dup3(int oldfd, int newfd, int flags)"),
   fcntl: libc.func("int fcntl(int fd, int cmd, int arg)"),
   shutdown: libc.func("int shutdown(int fd, int how)"),
+  unshare: libc.func("int unshare(int flags)"),
 } satisfies Record<string, (...args: never[]) => unknown>;
 
 export type SystemCall = keyof typeof bindings;
@@ -64,6 +65,15 @@ export function call(name: SystemCall, detail: string, ...args: Argument[]): num
 export function callRaw(name: SystemCall, ...args: Argument[]): number {
   const binding = bindings[name] as (...args: Argument[]) => number | bigint;
   return Number(binding(...args));
+}
+
+const syscall4 = libc.func("intptr_t syscall(intptr_t number, int a, void *b, unsigned int c)");
+
+/** bpf(2), which the C library does not wrap. Throws SystemError. */
+export function callBpf(number: number, command: number, what: string, attr: Uint8Array): number {
+  const result = Number(syscall4(number, command, attr, attr.length));
+  if (result < 0) throw new SystemError("bpf", koffi.errno(), what);
+  return result;
 }
 
 export function lastErrno(): number {

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the programs share with each other and with user space: layouts, maps, counters. Addresses and
+ * ports are in network byte order; an IPv4 address is written as its IPv4-mapped IPv6 address.
+ * User space reads these layouts from the object's BTF: common/src/sys/bpf-layout.gen.ts.
+ */
+#ifndef AMBIT_STATE_H
+#define AMBIT_STATE_H
+
+#include "helpers.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
+#define SOL_SOCKET 1
+#define SO_BINDTODEVICE 25
+#define SO_MARK 36
+
+/* Pods of one node that can be enrolled at once; kubelet's own limit is far below. */
+#define SLOTS_MAX 1024
+#define LISTENERS_MAX 4096 /* SLOTS_MAX * ROLES */
+#define ADDRESSES_MAX 8192
+/* One per connection that ztunnel is just opening to an application: freed when it is accepted. */
+#define PASSES_MAX 65536
+/* One, two during an upgrade, and room for cgroups not yet collected. */
+#define PROXIES_MAX 16
+
+/* The mark that makes a destination local (ip rule, table 100), and the bits that are ours. */
+#define CAPTURE_MARK 0x111
+#define MARK_MASK 0xfff
+#define HBONE_PORT 15008
+#define DNS_PORT 53
+#define DNS_PROXY_PORT 15053
+
+struct address {
+	__u32 word[4];
+};
+
+struct endpoint {
+	struct address ip;
+	__u16 port;
+	__u16 pad;
+};
+
+/* Which of ztunnel's listeners of a pod; the index in `listeners` is slot * ROLES + role. */
+enum role { ROLE_OUTBOUND, ROLE_PLAINTEXT, ROLE_HBONE, ROLE_DNS, ROLES };
+
+enum slot_flag { SLOT_ENABLED = 1, SLOT_INBOUND = 2, SLOT_DNS = 4 };
+
+struct slot {
+	enum slot_flag flags; /* any of them, or'ed */
+};
+
+struct pod_address {
+	__u32 slot;
+	struct address ip;
+};
+
+/* One connection that may pass the steering, once. */
+struct pass_key {
+	struct address source;
+	struct address destination;
+	__u16 source_port;
+	__u16 destination_port;
+	__u32 slot; /* the destination's */
+};
+
+struct pass {
+	__u64 cookie; /* of the connecting socket */
+};
+
+_Static_assert(sizeof(struct endpoint) == 20, "endpoint has no holes");
+_Static_assert(sizeof(struct pass_key) == 40, "pass_key has no holes");
+
+enum counter {
+	COUNT_CAPTURED,
+	COUNT_LOCAL,
+	COUNT_DEVICE_CLEARED,
+	COUNT_REFUSED_NO_LISTENER,
+	COUNT_REFUSED_LEASE,
+	COUNT_REFUSED_MARK,
+	COUNT_REFUSED_DEVICE,
+	COUNT_TO_OUTBOUND,
+	COUNT_TO_PLAINTEXT,
+	COUNT_TO_HBONE,
+	COUNT_TO_DNS,
+	COUNT_PASSED_PROXY,
+	COUNT_PASSED_PROBE,
+	COUNT_DROPPED_NO_LISTENER,
+	COUNT_DROPPED_ASSIGN,
+	COUNT_PASS_INSERTED,
+	COUNT_PASS_CONSUMED,
+	COUNT_PASS_EXPIRED,
+	COUNT_PASS_INSERT_FAILED,
+	COUNT_CALLBACK_FAILED,
+	COUNT_DNS_REDIRECTED,
+	COUNT_DNS_STORAGE_FAILED,
+	COUNTERS
+};
+
+/* Which pod lives in a network namespace: netns cookie to slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLOTS_MAX);
+	__type(key, __u64);
+	__type(value, __u32);
+} pods SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS_MAX);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+/* The addresses that are a pod's own; the value means nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESSES_MAX);
+	__type(key, struct pod_address);
+	__type(value, __u32);
+} addresses SEC(".maps");
+
+/* ztunnel's listening sockets, by slot * ROLES + role. One that is closed leaves by itself. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, LISTENERS_MAX);
+	__type(key, enum role);
+	__type(value, __u64);
+} listeners SEC(".maps");
+
+/* The cgroups whose sockets are ztunnel's own: cgroup id; the value means nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PROXIES_MAX);
+	__type(key, __u64);
+	__type(value, __u32);
+} proxies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PASSES_MAX);
+	__type(key, struct pass_key);
+	__type(value, struct pass);
+} passes SEC(".maps");
+
+/* Until when ztunnel is alive, as ktime in ns; 0: nobody has taken the lease. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lease SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32); /* enum counter */
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* Where a UDP socket last sent a query that was redirected to the DNS proxy. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct endpoint);
+} resolvers SEC(".maps");
+
+/* Constants of one loaded instance. One struct: clang orders separate variables by first use. */
+const volatile struct settings {
+	__u32 slot; /* of the pod whose namespace a `steer` is attached to */
+	enum counter counters; /* how many; keeps their names among the object's types */
+} settings;
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		*value += 1;
+}
+
+static __always_inline void from_ipv4(struct address *to, __be32 ip)
+{
+	to->word[0] = 0;
+	to->word[1] = 0;
+	to->word[2] = bpf_htonl(0xffff);
+	to->word[3] = ip;
+}
+
+static __always_inline int same_address(const struct address *a, const struct address *b)
+{
+	return a->word[3] == b->word[3] && a->word[2] == b->word[2] && a->word[1] == b->word[1] &&
+	       a->word[0] == b->word[0];
+}
+
+static __always_inline int is_ipv4(const struct address *ip)
+{
+	return !ip->word[0] && !ip->word[1] && ip->word[2] == bpf_htonl(0xffff);
+}
+
+/* 127.0.0.0/8 and ::1 */
+static __always_inline int is_loopback(const struct address *ip)
+{
+	if (is_ipv4(ip))
+		return (ip->word[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !ip->word[0] && !ip->word[1] && !ip->word[2] && ip->word[3] == bpf_htonl(1);
+}
+
+/* fe80::/10: reached through one device only, so never by way of lo. */
+static __always_inline int is_link_local(const struct address *ip)
+{
+	return (ip->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+static __always_inline int is_own(__u32 slot, const struct address *ip)
+{
+	struct pod_address key = {.slot = slot, .ip = *ip};
+
+	return bpf_map_lookup_elem(&addresses, &key) != 0;
+}
+
+/* The enrolled pod that the context's socket lives in; 0 when there is none. */
+static __always_inline struct slot *find_slot(__u64 netns_cookie, __u32 *slot)
+{
+	__u32 *found = bpf_map_lookup_elem(&pods, &netns_cookie);
+
+	if (!found)
+		return 0;
+	*slot = *found;
+	return bpf_map_lookup_elem(&slots, slot);
+}
+
+#endif
