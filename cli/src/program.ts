@@ -3,7 +3,7 @@
 import { Command, Option } from "commander";
 import { homeOf } from "./local/home.ts";
 import { NODES_MAX } from "./local/addresses.ts";
-import { parseCount } from "./arguments.ts";
+import { parseCount, parseNodePath } from "./arguments.ts";
 
 export function buildProgram(): Command {
   const program = new Command("ambit")
@@ -87,11 +87,17 @@ function addLifecycle(local: Command): void {
         .choices(["local", "hbone"])
         .default("local"),
     )
+    .option(
+      "--ztunnel <node=path>",
+      "another ztunnel on a node, such as Istio's",
+      parseNodePath,
+      {},
+    )
     .option("--sample <name>", "also apply a sample, such as bookshop")
     .option("--detach", "leave the mesh running in the background, return when it is ready")
-    .action(async ({ file, detach, ...options }: UpFlags) => {
+    .action(async ({ file, detach, ztunnel: ztunnels, ...options }: UpFlags) => {
       const { runDetached, runForeground } = await import("./local/up.ts");
-      const wanted = { ...options, files: file, sample: options.sample };
+      const wanted = { ...options, ztunnels, files: file, sample: options.sample };
       await (detach ? runDetached(home(), wanted) : runForeground(home(), wanted));
     });
   local
@@ -115,6 +121,7 @@ interface UpFlags {
   readonly nodes: number;
   readonly redirection: "auto" | "nftables";
   readonly sameNode: "local" | "hbone";
+  readonly ztunnel: Readonly<Record<string, string>>;
   readonly sample?: string;
   readonly detach?: boolean;
 }

@@ -10,6 +10,14 @@ export const AMBIT = join(REPOSITORY, "ambit");
 const COMMAND_TIMEOUT_MS = 120_000;
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
 
+/** NODE=PATH of ztunnels that are not ours: `npm run interop` runs the suites with them. */
+const PEERS = (process.env["PEER_ZTUNNELS"] ?? "").split(",").filter((peer) => peer !== "");
+
+/** Whether a node's ztunnel is ours: only ours explains itself. */
+export function isOurs(node: string): boolean {
+  return !PEERS.some((peer) => peer.startsWith(`${node}=`));
+}
+
 /** For `expect.poll`: what must take effect within a second, with room for the commands that look. */
 export const WITHIN_A_SECOND = { timeout: 1_500, interval: 50 };
 
@@ -108,7 +116,9 @@ export class Lab {
   }
 
   async up(manifest: string, ...options: string[]): Promise<void> {
-    await this.must("local", "up", "-f", this.file("mesh.yaml", manifest), "--detach", ...options);
+    const file = this.file("mesh.yaml", manifest);
+    const peers = PEERS.flatMap((peer) => ["--ztunnel", peer]);
+    await this.must("local", "up", "-f", file, "--detach", ...peers, ...options);
   }
 
   /** Applies `yaml`, awaits `body`, and deletes it again. */

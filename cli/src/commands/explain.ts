@@ -8,6 +8,8 @@ import { type PodEntry, requireRunning } from "../local/run-file.ts";
 import { type OutputFormat, printJson } from "../output/table.ts";
 import { askZtunnel } from "./node-admin.ts";
 
+const NOT_FOUND = 404;
+
 interface PolicyTrial {
   readonly policy: string;
   readonly action: string;
@@ -44,6 +46,11 @@ export async function explain(
     destination: destinationOf(run.pods, source, destinationName),
   });
   const { status, body } = await askZtunnel(node, `/explain?${query.toString()}`);
+  if (status === NOT_FOUND) {
+    throw new UserError(
+      `ztunnel on ${node.name} has no /explain on its admin port: only Ambit's ztunnel explains itself`,
+    );
+  }
   if (status !== 200) throw new UserError(`ztunnel on ${node.name}: ${body.trim()}`);
   const explanation = JSON.parse(body) as Explanation;
   if (format === "json") printJson({ node: node.name, ...explanation });

@@ -11,7 +11,8 @@ export interface Component {
   readonly name: "istiod-lite" | "cni-agent" | "ztunnel";
   readonly node?: string;
   readonly netns: string;
-  readonly main: string;
+  /** The program with its arguments. */
+  readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly log: string;
   readonly ready: { readonly ip: string; readonly port: number; readonly path: string };
@@ -21,10 +22,16 @@ export interface MeshOptions {
   readonly nodes: number;
   readonly redirection: "auto" | "nftables";
   readonly sameNode: "local" | "hbone";
+  /** Other ztunnels than ours, by node name: absolute paths of programs that take the same settings. */
+  readonly ztunnels: Readonly<Record<string, string>>;
 }
 
 /** The checkout: programs are started from it, and relative working directories begin there. */
 export const REPOSITORY = resolve(import.meta.dirname, "../../..");
+
+function ourProgram(part: Component["name"]): string[] {
+  return [process.execPath, resolve(REPOSITORY, part, "src/main.ts")];
+}
 
 export const SYSTEM_NAMESPACE = "istio-system";
 export const ZTUNNEL_ACCOUNT = "ztunnel";
@@ -46,7 +53,7 @@ export function istiod(home: Home): Component {
   return {
     name: "istiod-lite",
     netns: fabricNetns(home),
-    main: resolve(REPOSITORY, "istiod-lite/src/main.ts"),
+    command: ourProgram("istiod-lite"),
     log: componentLog(home, "istiod-lite"),
     ready: { ip: ISTIOD.v4, port: 8080, path: "/ready" },
     env: {
@@ -68,7 +75,7 @@ export function cniAgent(home: Home, node: NodePlace, { redirection }: MeshOptio
     name: "cni-agent",
     node: node.name,
     netns: node.netns,
-    main: resolve(REPOSITORY, "cni-agent/src/main.ts"),
+    command: ourProgram("cni-agent"),
     log: componentLog(home, "cni-agent", node.name),
     ready: { ip: nodeAddress(node.number).v4, port: 8000, path: "/readyz" },
     env: {
@@ -80,14 +87,16 @@ export function cniAgent(home: Home, node: NodePlace, { redirection }: MeshOptio
   };
 }
 
-export function ztunnel(home: Home, node: NodePlace, { sameNode }: MeshOptions): Component {
+export function ztunnel(home: Home, node: NodePlace, options: MeshOptions): Component {
+  const { sameNode, ztunnels } = options;
+  const other = ztunnels[node.name];
   const controlPlane = `https://${ISTIOD.v4}:15012`;
   const root = resolve(home.ca, "ca-cert.pem");
   return {
     name: "ztunnel",
     node: node.name,
     netns: node.netns,
-    main: resolve(REPOSITORY, "ztunnel/src/main.ts"),
+    command: other === undefined ? ourProgram("ztunnel") : [other],
     log: componentLog(home, "ztunnel", node.name),
     ready: { ip: nodeAddress(node.number).v4, port: 15_021, path: "/healthz/ready" },
     env: {

@@ -195,10 +195,10 @@ export class LocalMesh {
 
   #run(component: Component): void {
     const { home, clock, settings } = this.#dependencies;
-    const { name, node, netns, main, log } = component;
+    const { name, node, netns, command, log } = component;
     const files = this.#writeEtc(node);
     const spec = {
-      command: enterCommand({ netns, ...files, workingDir: home.root }, [process.execPath, main]),
+      command: enterCommand({ netns, ...files, workingDir: home.root }, command),
       env: { ...settings, ...component.env },
       log,
       restart: "always" as const,

@@ -1,0 +1,28 @@
+// `npm run interop -- PATH`: the acceptance suites of traffic, policy and labels with another ztunnel
+// (Istio's) given by path: on the node that serves, on the one that dials, and on both. Control plane,
+// CA and node agents are ours.
+
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+
+const SUITES = ["cli/test/traffic", "cli/test/policy", "cli/test/labels"];
+const PLACES = [["node-2"], ["node-1"], ["node-1", "node-2"]];
+
+const [path] = process.argv.slice(2);
+if (path === undefined || !existsSync(path)) {
+  console.error(
+    `usage: npm run interop -- PATH, where PATH is a ztunnel program (${path ?? "none"})`,
+  );
+  process.exit(2);
+}
+
+for (const nodes of PLACES) {
+  console.log(`interop: ${path} on ${nodes.join(" and ")}`);
+  const peers = nodes.map((node) => `${node}=${resolve(path)}`).join(",");
+  const { status } = spawnSync("vitest", ["run", "--project", "netns", ...SUITES], {
+    stdio: "inherit",
+    env: { ...process.env, PEER_ZTUNNELS: peers },
+  });
+  if (status !== 0) process.exitCode = 1;
+}
