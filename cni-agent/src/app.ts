@@ -13,6 +13,7 @@ import { metricsReply } from "@ambit/common/telemetry/exposition.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import type { Config } from "./config.ts";
 import { ResourceAnnotator } from "./mesh/annotator.ts";
+import { ProbeProver } from "./mesh/capture-proof.ts";
 import { NodeModel } from "./mesh/node-model.ts";
 import { PodMesh } from "./mesh/pod-mesh.ts";
 import { ProbeExemption } from "./mesh/probe-exemption.ts";
@@ -88,11 +89,18 @@ function buildCore(config: Config, log: Log, hostNetns: NetnsHandle | undefined)
     finder: firstOf(new AnnotationFinder(), new ProcessFinder(config.procFolder)),
     probes,
     annotator: new ResourceAnnotator(new FolderStore(config.manifestFolders[0]!)),
+    prover: new ProbeProver(() => zds?.answersProbes ?? false),
     ztunnel: { add: (uid) => zds!.add(uid), remove: (uid) => zds!.remove(uid) },
     defaults: { dnsCapture: config.dnsCapture, ipv6: config.ipv6 },
     log: log.scope("pods"),
+    onRulesTouched: (key) => reconciler.onRulesTouched(key),
+    onRepaired: () => metrics.repairs.inc(),
   });
-  const metrics = agentMetrics({ ztunnels: () => zds?.connected ?? 0, pods: () => mesh.size });
+  const metrics = agentMetrics({
+    ztunnels: () => zds?.connected ?? 0,
+    pods: () => mesh.size,
+    provenPods: () => mesh.provenCount,
+  });
   const reconciler = new Reconciler({
     model,
     mesh,
@@ -101,6 +109,7 @@ function buildCore(config: Config, log: Log, hostNetns: NetnsHandle | undefined)
     clock: systemClock,
     log: log.scope("pods"),
     metrics,
+    auditIntervalMs: config.auditIntervalMs,
   });
   const listen = () => {
     zds = new ZdsServer({

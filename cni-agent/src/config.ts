@@ -22,6 +22,8 @@ export interface Config {
   /** Whose sockets on the node may probe pods; undefined: any of the node's own. */
   readonly probeUid: number | undefined;
   readonly reconcileRulesAtStart: boolean;
+  /** How often every enrolled pod's rules are compared and its capture proven anew. */
+  readonly auditIntervalMs: number;
   /** The node's network namespace when it is not the agent's own. */
   readonly hostNetnsPath: string | undefined;
   readonly procFolder: string;
@@ -31,6 +33,10 @@ export interface Config {
   readonly logLevel: string;
   readonly logFormat: "plain" | "json";
 }
+
+/** Three short programs per pod: a hundred pods cost a few per cent of a core. */
+const AUDIT_INTERVAL_MS = 30_000;
+const AUDIT_INTERVAL_MIN_MS = 100;
 
 const UID_MAX = 2 ** 32 - 2;
 const PORT = { min: 0, max: 65_535 };
@@ -46,6 +52,10 @@ export function parseConfig(env: Environment): Config {
   read.parsed("LOG_LEVEL", undefined, (value) => void parseLevelFilter(value));
   const zds = read.text("ZDS_ADDRESS") ?? read.text("ZTUNNEL_UDS_ADDRESS");
   const probeUid = read.integer("PROBE_UID", -1, { min: 0, max: UID_MAX });
+  const auditIntervalMs = read.durationMs("CAPTURE_AUDIT_INTERVAL", AUDIT_INTERVAL_MS);
+  if (auditIntervalMs < AUDIT_INTERVAL_MIN_MS) {
+    read.reject("CAPTURE_AUDIT_INTERVAL", `at least ${AUDIT_INTERVAL_MIN_MS}ms`);
+  }
   const config: Config = {
     nodeName,
     manifestFolders,
@@ -58,6 +68,7 @@ export function parseConfig(env: Environment): Config {
     redirection: read.oneOf("REDIRECTION", ["auto", "nftables"], "auto"),
     probeUid: probeUid < 0 ? undefined : probeUid,
     reconcileRulesAtStart: read.flag("AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true),
+    auditIntervalMs,
     hostNetnsPath: read.text("HOST_NETNS"),
     procFolder: read.text("PROC_DIR", "/proc"),
     bindAddress: read.text("BIND_ADDRESS", "::"),

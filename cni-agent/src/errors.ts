@@ -2,6 +2,7 @@
 
 export type AgentErrorCode =
   | "netns-not-found"
+  | "capture-unproven"
   | "command-missing"
   | "command-failed"
   | "command-timed-out"

@@ -10,6 +10,8 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { type NetnsHandle, openNetns } from "@ambit/common/sys/netns.ts";
 import { connectTcp, listenTcp } from "@ambit/common/sys/sockets.ts";
@@ -21,10 +23,13 @@ const SIDES: readonly Side[] = ["client", "server", "node"];
 export const CLIENT_IP = "10.78.0.1" as Ip;
 export const SERVER_IP = "10.78.0.2" as Ip;
 export const APP_PORT = 9000;
+const ECHO: SocketAddress = { ip: SERVER_IP, port: APP_PORT };
 
 const MAIN = resolve(import.meta.dirname, "../src/main.ts");
 const MARK = 1337;
 const CONNECT_TIMEOUT_MS = 5_000;
+/** Between two questions to another process, which cannot tell us by itself. */
+const POLL_MS = 10;
 
 let labs = 0;
 
@@ -62,6 +67,7 @@ export class Lab implements Disposable {
     ] as const) {
       ip("-n", netns, "addr", "add", `${address}/24`, "dev", "eth0");
       ip("-n", netns, "link", "set", "eth0", "up");
+      ip("-n", netns, "route", "add", "default", "dev", "eth0");
       execFileSync("ip", ["netns", "exec", netns, "nft", "-f", "-"], { input: REDIRECT });
     }
   }
@@ -120,10 +126,21 @@ export class Lab implements Disposable {
     this.#servers.push(server);
   }
 
-  /** A connection from the client's namespace to the echo server, through whatever is in between. */
-  async connect(): Promise<net.Socket> {
-    const destination = { ip: SERVER_IP, port: APP_PORT };
-    const dialed = connectTcp(this.fd("client"), { destination, timeoutMs: CONNECT_TIMEOUT_MS });
+  /** As the node agent does when a pod leaves the mesh. */
+  stopRedirecting(side: "client" | "server"): void {
+    ip("netns", "exec", this.netns(side), "nft", "delete", "table", "inet", "lab");
+  }
+
+  /** From now on, what is sent to a side vanishes without an answer. */
+  dropTo(side: "client" | "server"): void {
+    const input =
+      "table inet drop { chain input { type filter hook prerouting priority -300; iifname != lo drop; } }";
+    execFileSync("ip", ["netns", "exec", this.netns(side), "nft", "-f", "-"], { input });
+  }
+
+  /** A connection, by default from the client to the echo server, through whatever is in between. */
+  async connect(side: Side = "client", destination = ECHO): Promise<net.Socket> {
+    const dialed = connectTcp(this.fd(side), { destination, timeoutMs: CONNECT_TIMEOUT_MS });
     const { socket } = await dialed;
     socket.on("error", () => undefined);
     return socket.resume();
@@ -204,6 +221,16 @@ export class Ztunnel {
     return JSON.parse(await this.http(15_000, path)) as unknown;
   }
 
+  /** Asks until the answer is as wanted. */
+  async untilJson(path: string, holds: (answer: unknown) => boolean): Promise<void> {
+    while (!holds(await this.json(path))) await sleep(POLL_MS);
+  }
+
+  /** Waits until this many connections are under way. */
+  async untilConnections(count: number): Promise<void> {
+    await this.untilJson("/connections", (list) => (list as unknown[]).length >= count);
+  }
+
   /** The sum of a metric's samples whose labels include `labels`. */
   async metric(name: string, labels = ""): Promise<number> {
     const text = await this.http(15_020, "/metrics");
@@ -232,6 +259,15 @@ export async function roundTrip(socket: net.Socket, text: string): Promise<strin
   });
   socket.write(text);
   return answered;
+}
+
+/** Everything that comes until the other side is done. */
+export async function untilEnd(socket: net.Socket): Promise<string> {
+  let text = "";
+  socket.on("data", (chunk: Buffer) => (text += chunk.toString()));
+  await ended(socket);
+  socket.destroy();
+  return text;
 }
 
 /** The other side is done: closed its half, or cut the connection. */

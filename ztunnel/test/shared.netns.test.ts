@@ -2,8 +2,22 @@
 
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { fromBinary } from "@bufbuild/protobuf";
+import { ZdsHelloSchema } from "@ambit/api/gen/istio/zds_pb.ts";
+import { captureAnswer, captureProbeTarget } from "@ambit/common/net/capture-probe.ts";
+import type { Ip } from "@ambit/common/net/ip.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { encode, FakeAgent, type Payload, SNAPSHOT } from "../src/testing/fake-agent.ts";
-import { APP_PORT, ended, Lab, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
+import {
+  APP_PORT,
+  CLIENT_IP,
+  ended,
+  Lab,
+  roundTrip,
+  SERVER_IP,
+  untilEnd,
+  type Ztunnel,
+} from "./lab.ts";
 
 const NODES = { client: "node", server: "node" };
 const COMPLETE = { scope: "access", message: "connection complete" };
@@ -110,6 +124,41 @@ describe("two pods of one node", () => {
     }
     expect(await agent.send(SNAPSHOT)).toBe("");
     expect(await roundTrip(socket, "hello")).toBe("hello");
+  });
+});
+
+describe("the node agent's question whether a pod is captured", () => {
+  it("is answered with the pod, without an access line and before there is a certificate", async () => {
+    await enrol();
+    const socket = await lab.connect("client", captureProbeTarget(4));
+    expect(await untilEnd(socket)).toBe(captureAnswer("uid-client"));
+    expect(ztunnel.lines.filter(({ scope }) => scope === "access")).toEqual([]);
+  });
+
+  it("is promised in the hello", async () => {
+    await start();
+    expect(fromBinary(ZdsHelloSchema, agent.hellos[0]!)).toMatchObject({
+      answersCaptureProbes: true,
+    });
+  });
+});
+
+/** ztunnel's listeners are reachable from inside a pod. */
+const OWN_PORTS: readonly SocketAddress[] = [CLIENT_IP, "127.0.0.1" as Ip, SERVER_IP].flatMap(
+  (ip) => [15_001, 15_006, 15_008].map((port) => ({ ip, port })),
+);
+
+describe("a call of ztunnel's own ports from inside a pod", () => {
+  it("is refused, never passed on to itself", async () => {
+    await enrol();
+    for (const address of OWN_PORTS) {
+      const socket = await lab.connect("client", address);
+      socket.end("not a tunnel");
+      expect(await untilEnd(socket)).toBe("");
+      expect(await ztunnel.json("/connections")).toEqual([]);
+    }
+    const lines = ztunnel.lines.filter(({ scope }) => scope === "access");
+    expect(lines.length).toBeLessThanOrEqual(OWN_PORTS.length * 2);
   });
 });
 

@@ -1,7 +1,7 @@
-// Brings pods into the mesh and out of it, one step after the other: probe exemption, rules, ztunnel,
-// annotation; and back. The exemption comes first and goes last (Istio sets it after ztunnel): no probe
-// of a pod that is joining or leaving meets ztunnel. Until ztunnel has acknowledged a pod its traffic meets rules
-// without a listener and fails: nothing leaves in plaintext. Owns the enrolled pods' namespaces.
+// Brings pods into the mesh and out of it, one step after the other (Istio's order): rules, ztunnel,
+// probe exemption, annotation; and back. Until a pod's capture is proven it is not called enrolled, and
+// its traffic meets rules without a listener: nothing leaves in plaintext. A pod that was enrolled stays
+// so whatever fails: peers that took it for plain would talk plain to it. Owns the pods' namespaces.
 
 import { isDeepStrictEqual } from "node:util";
 import { errorMessage } from "@ambit/common/process/errors.ts";
@@ -10,21 +10,17 @@ import type { Logger } from "@ambit/common/telemetry/log.ts";
 import { podRedirection, type RedirectionDefaults } from "../enrolment/pod-redirection.ts";
 import { AgentError } from "../errors.ts";
 import type { NetnsFinder } from "../netns/finder.ts";
-import type { PodRedirection, RedirectionBackend } from "../rules/backend.ts";
+import type { PodRedirection, RedirectionBackend, RulesWatch } from "../rules/backend.ts";
 import type { ZdsPod } from "../zds/messages.ts";
 import type { PodDirectory } from "../zds/server.ts";
+import { hasMarks, type PodAnnotator, type PodMarks, REDIRECTION_ANNOTATION } from "./annotator.ts";
+import type { CaptureProver } from "./capture-proof.ts";
 import type { PodView } from "./pod-view.ts";
 import type { ProbeExemption } from "./probe-exemption.ts";
 
-export const REDIRECTION_ANNOTATION = "ambient.istio.io/redirection";
-
-/** enabled: captured and served. pending: captured, not served yet: its traffic fails. */
-export type RedirectionState = "enabled" | "pending" | undefined;
-
-/** Writes the annotation that tells everybody else; a pod that is gone is no error. */
-export interface PodAnnotator {
-  setRedirection(pod: PodView, state: RedirectionState): Promise<void>;
-}
+const INTENDED: PodMarks = { redirection: "pending", capture: "pending" };
+const ENROLLED: PodMarks = { redirection: "enabled", capture: "proven" };
+const OUTSIDE: PodMarks = { redirection: undefined, capture: undefined };
 
 export interface ZtunnelLink {
   add(uid: string): Promise<void>;
@@ -35,19 +31,31 @@ export interface PodMeshOptions {
   readonly backend: RedirectionBackend;
   readonly finder: NetnsFinder;
   readonly probes: ProbeExemption;
+  readonly prover: CaptureProver;
   readonly annotator: PodAnnotator;
   readonly ztunnel: ZtunnelLink;
   readonly defaults: RedirectionDefaults;
   readonly log: Logger;
+  /** Somebody else may have changed an enrolled pod's rules. */
+  readonly onRulesTouched: (key: string) => void;
+  /** An enrolled pod's rules were not as they should be, and are again. */
+  readonly onRepaired: () => void;
 }
 
 interface Entry {
   pod: PodView;
   netns: NetnsHandle | undefined;
+  watch: RulesWatch | undefined;
   /** What is in the kernel as far as we know. */
   installed: PodRedirection | undefined;
+  /** While we change rules ourselves, changes are no news. */
+  installing: boolean;
   /** ztunnel acknowledged the pod in this namespace. */
   acknowledged: boolean;
+  /** Since its rules or its ztunnel last changed. */
+  proven: boolean;
+  /** It was called enrolled, by us or before us: what the pod's object shows may be older. */
+  enabled: boolean;
 }
 
 export class PodMesh implements PodDirectory {
@@ -71,6 +79,18 @@ export class PodMesh implements PodDirectory {
     return this.#entries.size;
   }
 
+  /** How many pods' capture is proven. */
+  get provenCount(): number {
+    let count = 0;
+    for (const { proven } of this.#entries.values()) if (proven) count++;
+    return count;
+  }
+
+  /** Names of all pods that are, or are about to be, in the mesh. */
+  keys(): string[] {
+    return [...this.#entries.values()].map(({ pod }) => pod.key);
+  }
+
   /** The enrolled pod of that name, which may be one that was since replaced. */
   entriesOf(key: string): PodView[] {
     return [...this.#entries.values()].map(({ pod }) => pod).filter((pod) => pod.key === key);
@@ -81,37 +101,39 @@ export class PodMesh implements PodDirectory {
    * namespace ztunnel is told to keep what it has. Rejects when the rules cannot be mended.
    */
   async adopt(pod: PodView, verifyRules: boolean): Promise<void> {
-    const { backend, finder, defaults, log } = this.#options;
-    const netns = finder.find(pod);
-    const redirection = podRedirection(pod, defaults);
-    const entry: Entry = { pod, netns, installed: undefined, acknowledged: netns !== undefined };
+    const entry = newEntry(pod);
     this.#entries.set(pod.uid, entry);
-    if (netns === undefined) return log.warn("namespace of an enrolled pod not found", at(pod));
-    const state = verifyRules ? await backend.verify(netns, redirection) : "ok";
-    if (state !== "ok") {
-      log.warn("rules of an enrolled pod were not as they should be: mending", {
-        ...at(pod),
-        state,
-      });
-      await backend.install(netns, redirection);
+    if (!this.#open(entry)) {
+      return this.#options.log.warn("namespace of an enrolled pod not found", at(pod));
     }
-    entry.installed = redirection;
+    entry.acknowledged = true;
+    entry.installed = podRedirection(pod, this.#options.defaults);
+    if (verifyRules) await this.#mend(entry);
   }
 
-  /** Enrols a pod, or brings it up to date. Rejects with AgentError; what was done stays. */
-  async join(pod: PodView): Promise<void> {
-    const before = this.#entries.get(pod.uid);
-    const wasEnabled = pod.annotations[REDIRECTION_ANNOTATION] === "enabled";
+  /**
+   * Enrols a pod, or brings it up to date; with `audit`, what is thought to be in place is looked at
+   * again. Rejects with AgentError; what was done stays.
+   */
+  async join(pod: PodView, audit = false): Promise<void> {
+    const known = this.#entries.get(pod.uid);
+    const wasEnabled = (known ?? newEntry(pod)).enabled;
     try {
-      const entry = this.#captured(pod, before);
+      const entry = this.#captured(pod);
       if (entry === undefined) return;
-      await this.#options.probes.set(pod.uid, pod.ips);
+      // Before the first rule, so that an agent that starts anew knows which pods may have some.
+      if (known === undefined && !wasEnabled) await this.#tryAnnotate(pod, INTENDED);
+      if (audit) await this.#audit(entry);
       await this.#installRules(entry);
       await this.#tellZtunnel(entry);
+      await this.#prove(entry);
+      await this.#options.probes.set(pod.uid, pod.ips);
+      await this.#annotate(pod, ENROLLED);
+      entry.enabled = true;
       if (!wasEnabled) this.#options.log.info("pod enrolled", at(pod));
-      await this.#annotate(pod, "enabled");
     } catch (error) {
-      if (before?.netns !== undefined || !wasEnabled) await this.#annotateFailure(pod);
+      const redirection = wasEnabled ? "enabled" : "pending";
+      await this.#tryAnnotate(pod, { redirection, capture: `unproven: ${errorMessage(error)}` });
       throw error;
     }
   }
@@ -122,36 +144,47 @@ export class PodMesh implements PodDirectory {
    */
   async leave(pod: PodView, running: boolean): Promise<void> {
     const { backend, finder, probes, ztunnel, log } = this.#options;
+    await probes.remove(pod.uid);
     const entry = this.#entries.get(pod.uid);
+    entry?.watch?.close();
     const netns = entry?.netns ?? (running ? finder.find(pod) : undefined);
     if (running && netns !== undefined) await backend.remove(netns);
     this.#entries.delete(pod.uid);
     await ztunnel.remove(pod.uid);
-    await probes.remove(pod.uid);
     netns?.close();
     log.info("pod left the mesh", at(pod));
-    if (!pod.deleting) await this.#annotate(pod, undefined);
+    if (!pod.deleting) await this.#annotate(pod, OUTSIDE);
   }
 
   /** ztunnel refused a pod that had been acknowledged before. */
   forgetAcknowledgement(uid: string): PodView | undefined {
     const entry = this.#entries.get(uid);
-    if (entry !== undefined) entry.acknowledged = false;
+    if (entry !== undefined) {
+      entry.acknowledged = false;
+      entry.proven = false;
+    }
     return entry?.pod;
+  }
+
+  /** Another ztunnel serves the pods from now on: what was proven was proven of its predecessor. */
+  forgetProofs(): void {
+    for (const entry of this.#entries.values()) entry.proven = false;
   }
 
   /** Closes the descriptors; the rules stay, and so does the mesh. */
   close(): void {
-    for (const { netns } of this.#entries.values()) netns?.close();
+    for (const { netns, watch } of this.#entries.values()) {
+      watch?.close();
+      netns?.close();
+    }
     this.#entries.clear();
   }
 
   /** The pod's entry with its namespace; undefined while the pod has neither namespace nor address. */
-  #captured(pod: PodView, before: Entry | undefined): Entry | undefined {
-    const entry = before ?? { pod, netns: undefined, installed: undefined, acknowledged: false };
+  #captured(pod: PodView): Entry | undefined {
+    const entry = this.#entries.get(pod.uid) ?? newEntry(pod);
     entry.pod = pod;
-    entry.netns ??= this.#options.finder.find(pod);
-    if (entry.netns !== undefined) {
+    if (this.#open(entry)) {
       this.#entries.set(pod.uid, entry);
       return entry;
     }
@@ -160,35 +193,87 @@ export class PodMesh implements PodDirectory {
     throw new AgentError("netns-not-found", message);
   }
 
+  /** Finds the pod's namespace and begins to watch it. */
+  #open(entry: Entry): boolean {
+    const { backend, finder, onRulesTouched } = this.#options;
+    entry.netns ??= finder.find(entry.pod);
+    if (entry.netns === undefined) return false;
+    entry.watch ??= backend.watch(entry.netns, () => {
+      if (!entry.installing) onRulesTouched(entry.pod.key);
+    });
+    return true;
+  }
+
+  async #audit(entry: Entry): Promise<void> {
+    entry.proven = false;
+    if (entry.installed !== undefined) await this.#mend(entry);
+  }
+
+  /** Compares with what the kernel has; puts it right and tells when something was wrong. */
+  async #mend(entry: Entry): Promise<void> {
+    const { backend, log, onRepaired } = this.#options;
+    const state = await backend.verify(entry.netns!, entry.installed!);
+    if (state === "ok") return;
+    entry.installed = undefined;
+    await this.#installRules(entry);
+    log.warn("rules of an enrolled pod had been changed, mended", { ...at(entry.pod), state });
+    onRepaired();
+  }
+
   async #installRules(entry: Entry): Promise<void> {
     const { backend, defaults } = this.#options;
     const wanted = podRedirection(entry.pod, defaults);
     if (isDeepStrictEqual(entry.installed, wanted)) return;
     entry.installed = undefined;
-    await backend.install(entry.netns!, wanted);
+    entry.proven = false;
+    entry.installing = true;
+    try {
+      await backend.install(entry.netns!, wanted);
+    } finally {
+      entry.installing = false;
+    }
     entry.installed = wanted;
   }
 
   async #tellZtunnel(entry: Entry): Promise<void> {
     if (entry.acknowledged) return;
+    entry.proven = false;
     await this.#options.ztunnel.add(entry.pod.uid);
     entry.acknowledged = true;
   }
 
-  async #annotate(pod: PodView, state: RedirectionState): Promise<void> {
-    if (pod.annotations[REDIRECTION_ANNOTATION] === state) return;
-    await this.#options.annotator.setRedirection(pod, state);
+  async #prove(entry: Entry): Promise<void> {
+    if (entry.proven) return;
+    await this.#options.prover.prove(entry.pod, entry.netns!, entry.installed!.ipv6);
+    entry.proven = true;
   }
 
-  /** The failure itself is what gets reported; that it cannot be annotated is only logged. */
-  async #annotateFailure(pod: PodView): Promise<void> {
+  async #annotate(pod: PodView, marks: PodMarks): Promise<void> {
+    if (!hasMarks(pod, marks)) await this.#options.annotator.annotate(pod, marks);
+  }
+
+  /** What else failed is what gets reported; that it cannot be annotated is only logged. */
+  async #tryAnnotate(pod: PodView, marks: PodMarks): Promise<void> {
     try {
-      await this.#annotate(pod, "pending");
+      await this.#annotate(pod, marks);
     } catch (error) {
       const fields = { ...at(pod), error: errorMessage(error) };
       this.#options.log.warn("cannot annotate a pod", fields);
     }
   }
+}
+
+function newEntry(pod: PodView): Entry {
+  return {
+    pod,
+    netns: undefined,
+    watch: undefined,
+    installed: undefined,
+    installing: false,
+    acknowledged: false,
+    proven: false,
+    enabled: pod.annotations[REDIRECTION_ANNOTATION] === "enabled",
+  };
 }
 
 function zdsPod({ pod, netns }: Entry): ZdsPod {

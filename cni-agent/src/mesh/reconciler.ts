@@ -1,7 +1,7 @@
 // Drives pods towards what their labels ask for: every event marks pods, a queue works them off, and
 // failures come back by themselves. One look at the current state decides; events carry no decisions.
 
-import type { Clock } from "@ambit/common/process/clock.ts";
+import type { Clock, Timer } from "@ambit/common/process/clock.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { ResourceEvent } from "@ambit/common/resources/source.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
@@ -10,10 +10,14 @@ import { failureCode } from "../errors.ts";
 import type { AgentMetrics } from "../metrics.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
 import type { NodeModel } from "./node-model.ts";
-import { type PodMesh, REDIRECTION_ANNOTATION } from "./pod-mesh.ts";
+import { REDIRECTION_ANNOTATION } from "./annotator.ts";
+import type { PodMesh } from "./pod-mesh.ts";
 import type { PodView } from "./pod-view.ts";
 import type { ProbeExemption } from "./probe-exemption.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
+
+/** When rules are touched they are looked at at once, and then not again for this long. */
+export const TOUCH_PAUSE_MS = 250;
 
 export interface ReconcilerOptions {
   readonly model: NodeModel;
@@ -23,6 +27,8 @@ export interface ReconcilerOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly metrics: AgentMetrics;
+  /** How often every enrolled pod is looked at: rules compared, capture proven. */
+  readonly auditIntervalMs: number;
 }
 
 export class Reconciler {
@@ -30,6 +36,11 @@ export class Reconciler {
   readonly #queue: KeyedQueue;
   /** The last failure of each pod that has one: repetitions are not worth a line. */
   readonly #failing = new Map<string, string>();
+  /** Pods whose next turn is to look closely. */
+  readonly #audits = new Set<string>();
+  /** Pods touched a moment ago: whether that happened again meanwhile. */
+  readonly #touched = new Map<string, { again: boolean }>();
+  #auditTimer: Timer | undefined;
   /** Before the start's own pass is over, events only update the model. */
   #started = false;
 
@@ -71,11 +82,31 @@ export class Reconciler {
   start(): void {
     this.#started = true;
     for (const { key } of this.#options.model.pods()) this.#queue.add(key);
+    this.#auditLater();
   }
 
-  /** A ztunnel is there again: pods that waited for one need not wait longer. */
+  /** A ztunnel is there: pods that waited for one need not wait longer, the others are proven anew. */
   onZtunnel(): void {
+    const { mesh } = this.#options;
+    mesh.forgetProofs();
+    for (const key of mesh.keys()) this.#queue.add(key);
     this.#queue.retryNow();
+  }
+
+  /** Somebody may have changed an enrolled pod's rules. */
+  onRulesTouched(key: string): void {
+    const recent = this.#touched.get(key);
+    if (recent !== undefined) {
+      recent.again = true;
+      return;
+    }
+    const touch = { again: false };
+    this.#touched.set(key, touch);
+    this.#options.clock.after(TOUCH_PAUSE_MS, () => {
+      this.#touched.delete(key);
+      if (touch.again) this.onRulesTouched(key);
+    });
+    this.#audit(key);
   }
 
   onRejected(uid: string, error: unknown): void {
@@ -90,7 +121,21 @@ export class Reconciler {
   }
 
   close(): Promise<void> {
+    this.#auditTimer?.cancel();
     return this.#queue.close();
+  }
+
+  #audit(key: string): void {
+    this.#audits.add(key);
+    this.#queue.add(key);
+  }
+
+  #auditLater(): void {
+    const { clock, mesh, auditIntervalMs } = this.#options;
+    this.#auditTimer = clock.after(auditIntervalMs, () => {
+      for (const key of mesh.keys()) this.#audit(key);
+      this.#auditLater();
+    });
   }
 
   #wasEnrolled(pod: PodView): boolean {
@@ -122,6 +167,7 @@ export class Reconciler {
   async #step(key: string): Promise<void> {
     const { model, mesh, metrics, log } = this.#options;
     const pod = model.pod(key);
+    const audit = this.#audits.delete(key);
     for (const former of mesh.entriesOf(key)) {
       if (former.uid === pod?.uid) continue;
       metrics.events.inc({ type: "delete" });
@@ -132,8 +178,8 @@ export class Reconciler {
     const known = mesh.pod(pod.uid) !== undefined;
     const annotated = pod.annotations[REDIRECTION_ANNOTATION] !== undefined;
     if (decision.enrolled) {
-      metrics.events.inc({ type: known ? "update" : "add" });
-      await mesh.join(pod);
+      if (!audit) metrics.events.inc({ type: known ? "update" : "add" });
+      await mesh.join(pod, audit);
     } else if (known || annotated) {
       const { reason, message } = decision;
       log.info("pod is to leave the mesh", { pod: key, reason, why: message });

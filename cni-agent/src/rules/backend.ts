@@ -19,6 +19,11 @@ export type RulesState = "ok" | "drifted" | "absent";
 /** Addresses of enrolled pods, each with its pod's uid. */
 export type ProbeTargets = ReadonlyMap<Ip, string>;
 
+/** Ends with `close`, which is idempotent. */
+export interface RulesWatch {
+  close(): void;
+}
+
 /** All methods are idempotent and reject with AgentError. */
 export interface RedirectionBackend {
   readonly name: string;
@@ -27,6 +32,11 @@ export interface RedirectionBackend {
   /** Takes everything out again; absence is fine. */
   remove(netns: NetnsHandle): Promise<void>;
   verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState>;
+  /**
+   * Calls back after anybody, we included, may have changed what is in place in a pod. Best effort:
+   * what it does not notice, a later `verify` does.
+   */
+  watch(netns: NetnsHandle, onChange: () => void): RulesWatch;
   /** Makes the node's probe exemption exactly `targets`. */
   installHost(targets: ProbeTargets): Promise<void>;
   /** The exemption as the kernel has it; empty when absent. */

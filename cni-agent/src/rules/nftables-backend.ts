@@ -4,12 +4,19 @@
 
 import type { Ip } from "@ambit/common/net/ip.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
-import type { PodRedirection, ProbeTargets, RedirectionBackend, RulesState } from "./backend.ts";
+import type {
+  PodRedirection,
+  ProbeTargets,
+  RedirectionBackend,
+  RulesState,
+  RulesWatch,
+} from "./backend.ts";
 import { hostTable, parseProbeTargets } from "./host-tables.ts";
 import { POD_TABLES, podTables } from "./pod-tables.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { compareListing, renderInstall, renderRemove, type Table } from "./ruleset.ts";
 import { runChecked, runCommand } from "./run-command.ts";
+import { watchPod } from "./watch-pod.ts";
 import { NAT_TABLE } from "./wire.ts";
 
 export interface NftablesOptions {
@@ -46,6 +53,10 @@ export class NftablesBackend implements RedirectionBackend {
     ]);
     const rules = compareListing(listing, tables, unwanted(tables));
     return rules === routes ? rules : "drifted";
+  }
+
+  watch(netns: NetnsHandle, onChange: () => void): RulesWatch {
+    return watchPod(netns, onChange);
   }
 
   async installHost(targets: ProbeTargets): Promise<void> {

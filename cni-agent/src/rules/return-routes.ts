@@ -37,10 +37,13 @@ export async function verifyReturnRoutes(netns: NetnsHandle, ipv6: boolean): Pro
 
 /** How many of the two, rule and route, are there. */
 async function countPresent(netns: NetnsHandle, family: Family): Promise<number> {
-  const rules = await runBatch(netns, family, `rule show priority ${wire.RULE_PRIORITY}\n`);
-  const routes = await runBatch(netns, family, `route show table ${wire.ROUTE_TABLE}\n`);
-  const rule = new RegExp(`fwmark ${MARK} lookup ${wire.ROUTE_TABLE}`).test(rules);
-  return Number(rule) + Number(/^local default dev lo/m.test(routes));
+  const listing = await runBatch(
+    netns,
+    family,
+    `rule show priority ${wire.RULE_PRIORITY}\nroute show table ${wire.ROUTE_TABLE}\n`,
+  );
+  const rule = new RegExp(`fwmark ${MARK} lookup ${wire.ROUTE_TABLE}`).test(listing);
+  return Number(rule) + Number(/^local default dev lo/m.test(listing));
 }
 
 async function runBatch(netns: NetnsHandle, family: Family, batch: string): Promise<string> {

@@ -1,6 +1,8 @@
-// The ztunnel end of ZDS for tests: says hello, keeps what it is told, acknowledges as instructed.
+// The ztunnel end of ZDS for tests: says hello, keeps what it is told, acknowledges as instructed. In
+// the pods it is given it takes what is captured, and answers capture probes.
 
 import { fstatSync } from "node:fs";
+import net from "node:net";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   Version,
@@ -8,8 +10,12 @@ import {
   WorkloadResponseSchema,
   ZdsHelloSchema,
 } from "@ambit/api/gen/istio/zds_pb.ts";
+import { captureAnswer } from "@ambit/common/net/capture-probe.ts";
 import { closeFd } from "@ambit/common/sys/libc.ts";
+import { listenTcp } from "@ambit/common/sys/sockets.ts";
 import { connectSeqpacket, type SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
+import { OUTBOUND_PORT, PROXY_MARK } from "../rules/wire.ts";
+import { ip } from "./test-network.ts";
 
 export interface FakeRequest {
   readonly type: "add" | "keep" | "del" | "snapshot";
@@ -24,6 +30,14 @@ export class FakeZtunnel {
   closedBecause: string | undefined;
   /** The answer to a request: an error text, empty for success, undefined for none at all. */
   answer: (request: FakeRequest) => string | undefined = () => "";
+  /** What a captured connection of a pod gets; undefined: it is kept waiting. */
+  probeAnswer: (uid: string) => string | undefined = captureAnswer;
+  /** Connections that were captured, by pod. */
+  readonly captured: string[] = [];
+  readonly sockets: net.Socket[] = [];
+  /** Whether it listens in the pods it is given. */
+  serves = true;
+  readonly #listeners = new Map<string, net.Server>();
   readonly #socket: SeqpacketSocket;
   #wake = () => {};
 
@@ -35,7 +49,7 @@ export class FakeZtunnel {
         this.#wake();
       },
     });
-    const hello = toBinary(ZdsHelloSchema, create(ZdsHelloSchema, { version: Version.V1 }));
+    const hello = toBinary(ZdsHelloSchema, ourHello());
     if (options.hello !== false) this.#socket.send(options.hello ?? hello);
   }
 
@@ -64,17 +78,41 @@ export class FakeZtunnel {
 
   close(): void {
     this.#socket.close();
+    for (const server of this.#listeners.values()) server.close();
+    for (const socket of this.sockets) socket.destroy();
+  }
+
+  /** Takes what the rules bring to 15001. */
+  #serve(uid: string, netnsFd: number): void {
+    this.#listeners.get(uid)?.close();
+    const server = net.createServer((socket) => {
+      this.captured.push(uid);
+      this.sockets.push(socket);
+      socket.on("error", () => {});
+      const answer = this.probeAnswer(uid);
+      if (answer !== undefined) socket.end(answer);
+      this.#wake();
+    });
+    const address = { ip: ip("::"), port: OUTBOUND_PORT };
+    server.listen({ fd: listenTcp(netnsFd, { address, mark: PROXY_MARK, reusePort: true }) });
+    this.#listeners.set(uid, server);
   }
 
   #onPacket(packet: Uint8Array, fds: readonly number[]): void {
     const inodes = fds.map((fd) => fstatSync(fd, { bigint: true }).ino);
-    for (const fd of fds) closeFd(fd);
     const request = decodeRequest(packet, inodes[0]);
     this.requests.push(request);
     const error = this.answer(request);
+    if (this.serves && error === "" && fds[0] !== undefined) this.#serve(request.uid, fds[0]);
+    if (request.type === "del") this.#listeners.get(request.uid)?.close();
+    for (const fd of fds) closeFd(fd);
     if (error !== undefined) this.acknowledge(error);
     this.#wake();
   }
+}
+
+function ourHello() {
+  return create(ZdsHelloSchema, { version: Version.V1, answersCaptureProbes: true });
 }
 
 function decodeRequest(packet: Uint8Array, netnsInode: bigint | undefined): FakeRequest {

@@ -54,7 +54,7 @@ export type Decoded<T> =
   | { readonly ok: false; readonly reason: string };
 
 /** ztunnel's first packet. */
-export function decodeHello(bytes: Uint8Array): Decoded<void> {
+export function decodeHello(bytes: Uint8Array): Decoded<ZdsHello> {
   let hello: ZdsHello;
   try {
     hello = fromBinary(ZdsHelloSchema, bytes);
@@ -62,7 +62,7 @@ export function decodeHello(bytes: Uint8Array): Decoded<void> {
     return { ok: false, reason: "the first packet is not a ZdsHello" };
   }
   return hello.version === Version.V1
-    ? { ok: true, value: undefined }
+    ? { ok: true, value: hello }
     : { ok: false, reason: `protocol version ${hello.version} is not V1` };
 }
 

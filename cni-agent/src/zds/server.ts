@@ -61,6 +61,11 @@ export class ZdsServer {
     return this.#ready.length;
   }
 
+  /** Whether the newest ztunnel answers capture probes; false while there is none. */
+  get answersProbes(): boolean {
+    return this.#ready.at(-1)?.answersProbes ?? false;
+  }
+
   /** Resolves when the newest ztunnel serves the pod. Rejects with AgentError; then try again later. */
   async add(uid: string): Promise<void> {
     const session = this.#ready.at(-1);

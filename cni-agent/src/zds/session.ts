@@ -42,6 +42,7 @@ export class ZdsSession {
   #deadline: Timer;
   /** Uids this ztunnel has acknowledged, or keeps. */
   readonly pods = new Set<string>();
+  #answersProbes = false;
 
   /** Takes over a connected descriptor. */
   constructor(fd: number, handlers: SessionHandlers, clock: Clock) {
@@ -65,6 +66,11 @@ export class ZdsSession {
     if (this.#queue.length > QUEUE_MAX) this.#end(`is ${QUEUE_MAX} requests behind`);
     this.#next();
     return promise;
+  }
+
+  /** From its hello: whether it answers capture probes. Istio's does not. */
+  get answersProbes(): boolean {
+    return this.#answersProbes;
   }
 
   close(reason: string): void {
@@ -104,6 +110,7 @@ export class ZdsSession {
     const hello = decodeHello(packet);
     if (!hello.ok) return this.#end(hello.reason);
     this.#deadline.cancel();
+    this.#answersProbes = hello.value.answersCaptureProbes;
     this.#state = "idle";
     this.#handlers.onHello(this);
     this.#next();

@@ -3,9 +3,11 @@
 export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
+export const AF_NETLINK = 16;
 
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
 export const SOCK_SEQPACKET = 5;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
@@ -38,5 +40,13 @@ export const IPV6_V6ONLY = 26;
 export const IPV6_TRANSPARENT = 75;
 export const IPV6_FREEBIND = 78;
 export const IP6T_SO_ORIGINAL_DST = 80;
+
+export const NETLINK_ROUTE = 0;
+export const NETLINK_NETFILTER = 12;
+export const RTNLGRP_IPV4_ROUTE = 7;
+export const RTNLGRP_IPV4_RULE = 8;
+export const RTNLGRP_IPV6_ROUTE = 11;
+export const RTNLGRP_IPV6_RULE = 19;
+export const NFNLGRP_NFTABLES = 7;
 
 export const CLONE_NEWNET = 0x40000000;

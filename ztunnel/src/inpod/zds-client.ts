@@ -32,6 +32,8 @@ export interface ZdsClientOptions {
   onProtocolError(): void;
 }
 
+const HELLO = create(ZdsHelloSchema, { version: Version.V1, answersCaptureProbes: true });
+
 /** A message that must not come in this state. */
 class ProtocolError extends Error {}
 
@@ -76,7 +78,7 @@ export class ZdsClient {
         onPacket: (bytes, fds) => this.#enqueue(session, { bytes, fds }),
         onClose: (reason) => this.#onClose(session, reason),
       });
-      socket.send(toBinary(ZdsHelloSchema, create(ZdsHelloSchema, { version: Version.V1 })));
+      socket.send(toBinary(ZdsHelloSchema, HELLO));
     } catch (error) {
       socket?.close();
       log.debug("node agent not reachable", { path, error: errorMessage(error) });

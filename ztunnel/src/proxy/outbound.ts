@@ -4,6 +4,7 @@
 
 import { relaySockets, type RelayEnd } from "@ambit/common/hbone/relay.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
+import { isCaptureProbe } from "@ambit/common/net/capture-probe.ts";
 import { ipFamily } from "@ambit/common/net/ip.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
@@ -19,6 +20,7 @@ import {
 } from "../telemetry/connection-telemetry.ts";
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
 import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
+import { answerCaptureProbe } from "./capture-probe.ts";
 import type { Connection } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { dial, resolveHostname } from "./dial.ts";
@@ -36,6 +38,7 @@ export async function handleOutbound(
   using hold = pod.drain.hold();
   const accepted = describeRedirected(client);
   if (accepted === undefined) return client.destroy();
+  if (isCaptureProbe(accepted.destination)) return answerCaptureProbe(client, pod);
   try {
     refuseSelfCall(accepted.destination, "outbound");
     const source = knownWorkload(context, pod) ?? (await identify(context, pod));
