@@ -6,6 +6,7 @@ export type AgentErrorCode =
   | "command-missing"
   | "command-failed"
   | "command-timed-out"
+  | "bpf-failed"
   | "ztunnel-absent"
   | "ztunnel-rejected"
   | "ztunnel-timed-out"

@@ -109,6 +109,30 @@ describe("label selectors", () => {
       "0.podSelector.matchLabels.a",
     );
   });
+
+  it("are read from the YAML of Istio's chart, which is its default", () => {
+    const text = `
+- podSelector:
+    matchLabels: {istio.io/dataplane-mode: ambient}
+- podSelector:
+    matchExpressions:
+    - key: istio.io/dataplane-mode
+      operator: NotIn
+      values: [none]
+  namespaceSelector:
+    matchLabels: {istio.io/dataplane-mode: ambient}
+`;
+    expect(parseSelectors(text)).toEqual(DEFAULT_SELECTORS);
+  });
+
+  it.each([
+    ["- podSelector: {matchLabels: {a: true}}", "0.podSelector.matchLabels.a"],
+    ["- podSelector: [\n- x", /^line 2: /],
+    ["- podSelectors: {}", "podSelectors"],
+    ["podSelector: {}", "expected array"],
+  ])("%j is refused, naming the place", (text, message) => {
+    expect(() => parseSelectors(text)).toThrow(message);
+  });
 });
 
 describe("pod redirection", () => {

@@ -1,6 +1,7 @@
 // Kubernetes label selectors, and Istio's enablement selectors made of them. Pure.
 
 import { z } from "zod";
+import { parseYamlValue } from "@ambit/common/process/yaml-value.ts";
 import { labelSelector } from "@ambit/api/resources/meta.ts";
 import type { NamespaceView, PodView, StringMap } from "../mesh/pod-view.ts";
 
@@ -25,9 +26,12 @@ export const DEFAULT_SELECTORS: readonly EnablementSelector[] = [
   },
 ];
 
-/** Reads a JSON list of {podSelector, namespaceSelector}. Throws an Error that says what is wrong. */
+/**
+ * Reads a list of {podSelector, namespaceSelector}: YAML, as Istio's chart passes it, or JSON. Throws
+ * an Error that says what is wrong.
+ */
 export function parseSelectors(text: string): readonly EnablementSelector[] {
-  const result = z.array(enablementSelector).safeParse(JSON.parse(text));
+  const result = z.array(enablementSelector).safeParse(parseYamlValue(text));
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   throw new Error(`${issue?.path.join(".")}: ${issue?.message}`);

@@ -2,6 +2,7 @@
 // whatever their destination (`ip rule` by mark, table 100). Both families where IPv6 is on.
 
 import { readFileSync } from "node:fs";
+import type { Ip } from "@ambit/common/net/ip.ts";
 import { inNetns, type NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { AgentError } from "../errors.ts";
 import type { RulesState } from "./backend.ts";
@@ -17,9 +18,21 @@ const ROUTE = `local default dev lo table ${wire.ROUTE_TABLE}`;
 /** `ip -force` reports each failed line and goes on; these two mean that it was done before. */
 const ALREADY = /File exists|No such file or directory|No such process/;
 
-export async function installReturnRoutes(netns: NetnsHandle, ipv6: boolean): Promise<void> {
-  const batch = `route replace ${ROUTE}\nrule add ${RULE}\n`;
-  await Promise.all(families(netns, ipv6).map((family) => runBatch(netns, family, batch)));
+/** The address that marked connections of each family are made from; absent: the kernel's choice. */
+export type RouteSources = Partial<Readonly<Record<Family, Ip | undefined>>>;
+
+export async function installReturnRoutes(
+  netns: NetnsHandle,
+  ipv6: boolean,
+  sources: RouteSources = {},
+): Promise<void> {
+  const batch = (family: Family) => {
+    const source = sources[family] === undefined ? "" : ` src ${sources[family]}`;
+    return `route replace ${ROUTE}${source}\nrule add ${RULE}\n`;
+  };
+  await Promise.all(
+    families(netns, ipv6).map((family) => runBatch(netns, family, batch(family))),
+  );
 }
 
 export async function removeReturnRoutes(netns: NetnsHandle): Promise<void> {

@@ -9,6 +9,7 @@ import { closeFd } from "@ambit/common/sys/libc.ts";
 import { listenSeqpacket, type SeqpacketListener } from "@ambit/common/sys/seqpacket.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
 import { AgentError, failureCode } from "../errors.ts";
+import { AcceptPace } from "./accept-pace.ts";
 import {
   encodeAdd,
   encodeDelete,
@@ -44,6 +45,7 @@ export interface ZdsServerOptions {
 export class ZdsServer {
   readonly #options: ZdsServerOptions;
   readonly #listener: SeqpacketListener;
+  readonly #pace: AcceptPace;
   /** Every live connection; those that said hello are also in #ready, oldest first. */
   readonly #sessions = new Set<ZdsSession>();
   readonly #ready: ZdsSession[] = [];
@@ -51,8 +53,9 @@ export class ZdsServer {
   /** Listens, for root only. Throws SystemError when the path cannot be bound. */
   constructor(options: ZdsServerOptions) {
     this.#options = options;
+    this.#pace = new AcceptPace(options.clock, (fd) => this.#onConnection(fd));
     mkdirSync(dirname(options.path), { recursive: true });
-    this.#listener = listenSeqpacket(options.path, (fd) => this.#onConnection(fd));
+    this.#listener = listenSeqpacket(options.path, (fd) => this.#onAccept(fd));
     chmodSync(options.path, 0o600);
   }
 
@@ -97,7 +100,13 @@ export class ZdsServer {
 
   close(): void {
     this.#listener.close();
+    this.#pace.close();
     for (const session of this.#sessions) session.close("the agent stops");
+  }
+
+  #onAccept(fd: number): void {
+    if (this.#pace.offer(fd)) return;
+    this.#options.log.warn("ztunnels connect faster than they are let in, refusing one");
   }
 
   #onConnection(fd: number): void {

@@ -194,8 +194,9 @@ export function setMark(fd: number, mark: number): void {
 }
 
 /**
- * Where a redirected connection was going (SO_ORIGINAL_DST, then its IPv6 twin); undefined when it
- * was not redirected, so that the local address is the destination.
+ * Where a redirected connection was going (SO_ORIGINAL_DST, then its IPv6 twin). For one that was not
+ * redirected it is the local address where connections are tracked, and undefined where they are not:
+ * either way the local address is the destination.
  */
 export function originalDst(fd: number): SocketAddress | undefined {
   return (

@@ -1,0 +1,158 @@
+// Redirection by eBPF (bpf/README.md): a pod gets a slot, its addresses, a steering program, the route that
+// makes destinations local, and last the entry that has its sockets marked. No packet is rewritten, so
+// natural addresses, no conntrack, no NAT. The node's probe exemption is another backend's.
+
+import type { Ip } from "@ambit/common/net/ip.ts";
+import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
+import type { SlotState } from "@ambit/common/sys/bpf-steering.ts";
+import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
+import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
+import { AgentError } from "../errors.ts";
+import type {
+  PodRedirection,
+  ProbeTargets,
+  RedirectionBackend,
+  RulesState,
+  RulesWatch,
+} from "./backend.ts";
+import { type EbpfNode, podPin } from "./ebpf-node.ts";
+import { podAddresses, preferredSource } from "./pod-addresses.ts";
+import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
+import { runCommand } from "./run-command.ts";
+import { watchPod } from "./watch-pod.ts";
+import { CONNECTION_MARK, MARK_MASK } from "./wire.ts";
+
+/** Sockets that are accepted answer with the mark of who opened them, so that answers find lo. */
+const ACCEPT_MARK = "ipv4/tcp_fwmark_accept";
+
+/** Who exempts the node's probes. */
+export type ProbeHost = Pick<RedirectionBackend, "installHost" | "readHost" | "removeHost">;
+
+export class EbpfBackend implements RedirectionBackend {
+  readonly name = "ebpf";
+  readonly #node: EbpfNode;
+  readonly #probes: ProbeHost;
+  /** Cookie of the node's own namespace: its sockets belong to no pod. */
+  readonly #hostCookie: bigint;
+  /** By cookie; what the kernel has, and what is being installed. */
+  readonly #slots: Map<bigint, number>;
+
+  constructor(node: EbpfNode, probes: ProbeHost, hostNetns: NetnsHandle | undefined) {
+    this.#node = node;
+    this.#probes = probes;
+    this.#hostCookie = cookieOfNetns(hostNetns?.fd);
+    this.#slots = node.steering.pods();
+  }
+
+  async install(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
+    const cookie = this.#podCookie(netns);
+    const slot = this.#slots.get(cookie) ?? this.#takeSlot(cookie);
+    try {
+      const { steering } = this.#node;
+      steering.setAddresses(slot, podAddresses(netns));
+      if (!setNetSysctl(netns.fd, ACCEPT_MARK, "1")) {
+        throw new AgentError("bpf-failed", `cannot set net.${ACCEPT_MARK.replace("/", ".")}`);
+      }
+      await installReturnRoutes(netns, redirection.ipv6, sources(netns));
+      steering.setSlot(slot, slotState(redirection));
+      this.#node.attachPod(cookie, netns, slot);
+      steering.enrol(cookie, slot);
+    } catch (error) {
+      throw asAgentError(error);
+    }
+  }
+
+  async remove(netns: NetnsHandle): Promise<void> {
+    const cookie = cookieOfNetns(netns.fd);
+    const slot = this.#slots.get(cookie);
+    if (slot === undefined) return;
+    const { steering, pins } = this.#node;
+    steering.release(cookie);
+    steering.setSlot(slot, undefined);
+    pins.detach("pods", podPin(cookie));
+    // ztunnel cuts these connections anyway; without the route their next bytes would leave in plain text.
+    await endCapturedConnections(netns);
+    steering.clearListeners(slot);
+    steering.setAddresses(slot, []);
+    await removeReturnRoutes(netns);
+    setNetSysctl(netns.fd, ACCEPT_MARK, "0");
+    this.#slots.delete(cookie);
+  }
+
+  async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {
+    const cookie = cookieOfNetns(netns.fd);
+    const routes = await verifyReturnRoutes(netns, redirection.ipv6);
+    const slot = this.#node.steering.slotOf(cookie);
+    if (slot === undefined) return routes === "absent" ? "absent" : "drifted";
+    return routes === "ok" && this.#isSteered(netns, cookie, slot, redirection) ? "ok" : "drifted";
+  }
+
+  watch(netns: NetnsHandle, onChange: () => void): RulesWatch {
+    return watchPod(netns, onChange);
+  }
+
+  installHost(targets: ProbeTargets): Promise<void> {
+    return this.#probes.installHost(targets);
+  }
+
+  readHost(): Promise<ProbeTargets> {
+    return this.#probes.readHost();
+  }
+
+  removeHost(): Promise<void> {
+    return this.#probes.removeHost();
+  }
+
+  #isSteered(netns: NetnsHandle, cookie: bigint, slot: number, wanted: PodRedirection): boolean {
+    const { steering, pins } = this.#node;
+    const state = steering.slot(slot);
+    const { inbound, dns } = slotState(wanted);
+    return (
+      state?.inbound === inbound &&
+      state.dns === dns &&
+      pins.target("pods", podPin(cookie)) === netns.inode &&
+      sameAddresses(steering.addresses(slot), podAddresses(netns))
+    );
+  }
+
+  #podCookie(netns: NetnsHandle): bigint {
+    const cookie = cookieOfNetns(netns.fd);
+    if (cookie !== this.#hostCookie) return cookie;
+    throw new AgentError("netns-not-found", "the namespace is the node's own, not a pod's");
+  }
+
+  #takeSlot(cookie: bigint): number {
+    const taken = new Set(this.#slots.values());
+    for (let slot = 0; slot < CONSTANTS.SLOTS_MAX; slot++) {
+      if (taken.has(slot)) continue;
+      this.#slots.set(cookie, slot);
+      return slot;
+    }
+    throw new AgentError("bpf-failed", `all ${CONSTANTS.SLOTS_MAX} slots of the node are taken`);
+  }
+}
+
+function slotState({ inboundCapture, dnsCapture }: PodRedirection): SlotState {
+  return { inbound: inboundCapture, dns: dnsCapture };
+}
+
+function sources(netns: NetnsHandle) {
+  return { "-4": preferredSource(netns, 4), "-6": preferredSource(netns, 6) };
+}
+
+function sameAddresses(a: readonly Ip[], b: readonly Ip[]): boolean {
+  return a.length === b.length && b.every((ip) => a.includes(ip));
+}
+
+/** Best effort: on a kernel without SOCK_DESTROY ztunnel's reset is what ends them. */
+async function endCapturedConnections(netns: NetnsHandle): Promise<void> {
+  const mark = `0x${CONNECTION_MARK.toString(16)}/0x${MARK_MASK.toString(16)}`;
+  await runCommand(netns, ["ss", "-K", "-H", "-t", "fwmark", "=", mark]);
+}
+
+function asAgentError(error: unknown): AgentError {
+  if (error instanceof AgentError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new AgentError("bpf-failed", `cannot redirect by eBPF: ${message}`, error);
+}

@@ -1,0 +1,184 @@
+// The programs and maps of one node: loaded, attached at the node's cgroup, pinned, and found again by the
+// next agent. Owns descriptors only; everything else is in the kernel. Pods are EbpfBackend's.
+
+import { closeSync, mkdirSync, openSync } from "node:fs";
+import { basename, join } from "node:path";
+import { AttachType } from "@ambit/common/sys/bpf-link.ts";
+import { openPinned, pinObject } from "@ambit/common/sys/bpf-map.ts";
+import {
+  type LoadedObject,
+  loadObject,
+  MAP_NAMES,
+  type MapName,
+  type ProgramName,
+} from "@ambit/common/sys/bpf-object.ts";
+import { mapFolder, Steering } from "@ambit/common/sys/bpf-steering.ts";
+import { cgroupId, isWithin } from "@ambit/common/sys/cgroup.ts";
+import { closeFd, SystemError } from "@ambit/common/sys/libc.ts";
+import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import { Pins } from "./ebpf-pins.ts";
+
+/** Where each of the node's programs goes. */
+const NODE_PROGRAMS = {
+  connect4: AttachType.CONNECT4,
+  connect6: AttachType.CONNECT6,
+  sendmsg4: AttachType.SENDMSG4,
+  sendmsg6: AttachType.SENDMSG6,
+  recvmsg4: AttachType.RECVMSG4,
+  recvmsg6: AttachType.RECVMSG6,
+  getpeername4: AttachType.GETPEERNAME4,
+  getpeername6: AttachType.GETPEERNAME6,
+  node_sockops: AttachType.SOCK_OPS,
+} as const;
+
+type NodeProgram = keyof typeof NODE_PROGRAMS;
+const NODE_PROGRAM_NAMES = Object.keys(NODE_PROGRAMS) as NodeProgram[];
+
+export interface EbpfNodeOptions {
+  /** The folder of the cgroup that holds the node's pods, and this agent. */
+  readonly cgroup: string;
+  /** The node's folder in bpffs. */
+  readonly pins: string;
+}
+
+export class EbpfNode implements Disposable {
+  readonly pins: Pins;
+  readonly steering: Steering;
+  readonly #cgroup: string;
+  readonly #object: LoadedObject;
+
+  /** Loads, and adopts what an earlier agent left; nothing is attached yet. Throws SystemError. */
+  constructor({ cgroup, pins }: EbpfNodeOptions) {
+    this.#cgroup = cgroup;
+    this.pins = new Pins(pins);
+    this.#object = loadWithPinnedMaps(mapFolder(pins));
+    this.steering = new Steering(this.#object.maps);
+  }
+
+  /** Puts the programs into effect for the node's cgroup; no pod is enrolled by that. */
+  attach(): void {
+    for (const name of NODE_PROGRAM_NAMES) {
+      this.#attachToCgroup("links", name, name, this.#cgroup);
+    }
+    this.collectGarbage();
+  }
+
+  /** `steer` for one pod. */
+  attachPod(cookie: bigint, netns: NetnsHandle, slot: number): void {
+    using steer = loadObject({ programs: ["steer"], maps: this.#object.maps, slot });
+    this.pins.attach({
+      kind: "pods",
+      name: podPin(cookie),
+      programFd: steer.programs.get("steer")!,
+      targetFd: netns.fd,
+      targetId: netns.inode,
+      type: AttachType.SK_LOOKUP,
+    });
+  }
+
+  /**
+   * From now on this cgroup's sockets are ztunnel's: they are not captured, and may deliver. Throws an
+   * Error that says why it cannot be: a cgroup shared with anybody else would exempt them too.
+   */
+  admitProxy(folder: string): void {
+    if (isWithin(this.#cgroup, folder)) {
+      throw new Error(`ztunnel runs in ${folder}, which holds the pods too: give it its own cgroup`);
+    }
+    const id = cgroupId(folder);
+    this.#attachToCgroup("proxies", `${id}`, "proxy_sockops", folder);
+    this.steering.addProxy(id);
+  }
+
+  /** Forgets pods whose namespaces and ztunnels whose cgroups are gone; returns how many. */
+  collectGarbage(): number {
+    const deadPods = this.pins.names("pods").filter((name) => !this.pins.target("pods", name));
+    for (const name of deadPods) this.#forgetPod(name);
+    const deadProxies = this.pins
+      .names("proxies")
+      .filter((name) => !this.pins.target("proxies", name));
+    for (const name of deadProxies) {
+      this.steering.removeProxy(BigInt(name));
+      this.pins.detach("proxies", name);
+    }
+    return deadPods.length + deadProxies.length;
+  }
+
+  [Symbol.dispose](): void {
+    this.steering[Symbol.dispose]();
+    for (const fd of this.#object.programs.values()) closeFd(fd);
+  }
+
+  #forgetPod(name: string): void {
+    const cookie = BigInt(name);
+    const slot = this.steering.slotOf(cookie);
+    this.steering.release(cookie);
+    if (slot !== undefined) {
+      this.steering.setSlot(slot, undefined);
+      this.steering.setAddresses(slot, []);
+      this.steering.clearListeners(slot);
+    }
+    this.pins.detach("pods", name);
+  }
+
+  #attachToCgroup(
+    kind: "links" | "proxies",
+    name: string,
+    program: NodeProgram | "proxy_sockops",
+    folder: string,
+  ): void {
+    const targetFd = openSync(folder, "r");
+    try {
+      this.pins.attach({
+        kind,
+        name,
+        programFd: this.#object.programs.get(program)!,
+        targetFd,
+        targetId: cgroupId(folder),
+        type: program === "proxy_sockops" ? AttachType.SOCK_OPS : NODE_PROGRAMS[program],
+      });
+    } finally {
+      closeSync(targetFd);
+    }
+  }
+}
+
+/** A pod's pin is its namespace's cookie. */
+export function podPin(cookie: bigint): string {
+  return `${cookie}`;
+}
+
+/** Loads the node's programs over the maps pinned in `folder`; maps that are missing are pinned there. */
+function loadWithPinnedMaps(folder: string): LoadedObject {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const pinned = new Map(
+    MAP_NAMES.flatMap((name) => {
+      const fd = openIfPinned(join(folder, name));
+      return fd === undefined ? [] : [[name, fd] as const];
+    }),
+  );
+  try {
+    const programs: ProgramName[] = [...NODE_PROGRAM_NAMES, "proxy_sockops"];
+    const object = loadObject({ programs, maps: pinned });
+    pinMissing(object, folder, pinned);
+    return object;
+  } finally {
+    for (const fd of pinned.values()) closeFd(fd);
+  }
+}
+
+function pinMissing(
+  object: LoadedObject,
+  folder: string,
+  pinned: ReadonlyMap<MapName, number>,
+): void {
+  for (const [name, fd] of object.maps) if (!pinned.has(name)) pinObject(fd, join(folder, name));
+}
+
+function openIfPinned(path: string): number | undefined {
+  try {
+    return openPinned(path);
+  } catch (error) {
+    if (error instanceof SystemError && error.code === "ENOENT") return undefined;
+    throw new Error(`${basename(path)} is pinned at ${path} but cannot be opened`, { cause: error });
+  }
+}

@@ -1,0 +1,89 @@
+// The node's pins in bpffs, and the one rule for each attachment: what is there already is updated in
+// place, what is attached elsewhere or to nothing any more is replaced.
+//   <bpffs>/ambit/<node>/maps-v<layout>/<map>   links/<program>   proxies/<cgroup id>   pods/<netns cookie>
+
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import {
+  type AttachTypeNumber,
+  createLink,
+  linkInfo,
+  updateLink,
+} from "@ambit/common/sys/bpf-link.ts";
+import { openPinned, pinObject } from "@ambit/common/sys/bpf-map.ts";
+import { closeFd, SystemError } from "@ambit/common/sys/libc.ts";
+
+export type LinkKind = "links" | "proxies" | "pods";
+
+export interface Attachment {
+  readonly kind: LinkKind;
+  readonly name: string;
+  readonly programFd: number;
+  /** A cgroup's folder or a network namespace, and the number by which the kernel knows it. */
+  readonly targetFd: number;
+  readonly targetId: bigint;
+  readonly type: AttachTypeNumber;
+}
+
+export class Pins {
+  readonly root: string;
+
+  /** Makes the folders, readable by root only. */
+  constructor(root: string) {
+    this.root = root;
+    for (const kind of ["links", "proxies", "pods"]) {
+      mkdirSync(join(root, kind), { recursive: true, mode: 0o700 });
+    }
+  }
+
+  /** Attaches a program for good; one that is attached there already is replaced without a gap. */
+  attach(attachment: Attachment): void {
+    const { kind, name, programFd, targetFd, targetId, type } = attachment;
+    if (this.target(kind, name) === targetId) {
+      return this.#withLink(kind, name, (fd) => updateLink(fd, programFd));
+    }
+    this.detach(kind, name);
+    const fd = createLink(programFd, targetFd, type);
+    try {
+      pinObject(fd, this.#path(kind, name));
+    } finally {
+      closeFd(fd);
+    }
+  }
+
+  /** What a link is attached to: 0 when that is gone, undefined when there is no such link. */
+  target(kind: LinkKind, name: string): bigint | undefined {
+    try {
+      return this.#withLink(kind, name, (fd) => linkInfo(fd).target);
+    } catch (error) {
+      if (error instanceof SystemError && error.code === "ENOENT") return undefined;
+      throw error;
+    }
+  }
+
+  detach(kind: LinkKind, name: string): void {
+    rmSync(this.#path(kind, name), { force: true });
+  }
+
+  names(kind: LinkKind): string[] {
+    return readdirSync(join(this.root, kind));
+  }
+
+  /** Detaches everything and forgets all state: nothing of ours is left in the kernel. */
+  removeAll(): void {
+    rmSync(this.root, { recursive: true, force: true });
+  }
+
+  #withLink<T>(kind: LinkKind, name: string, action: (fd: number) => T): T {
+    const fd = openPinned(this.#path(kind, name));
+    try {
+      return action(fd);
+    } finally {
+      closeFd(fd);
+    }
+  }
+
+  #path(kind: LinkKind, name: string): string {
+    return join(this.root, kind, name);
+  }
+}
