@@ -8,6 +8,7 @@ export class EarlyBytes implements StreamListener {
   readonly slices: Buffer[] = [];
   ended = false;
   abortCode: number | undefined;
+  lost: string | undefined;
   readonly #onAbort: (code: number) => void;
 
   constructor(onAbort: (code: number) => void = () => undefined) {
@@ -22,8 +23,9 @@ export class EarlyBytes implements StreamListener {
     this.ended = true;
   }
 
-  onAbort(code: number): void {
+  onAbort(code: number, lost?: string): void {
     this.abortCode = code;
+    this.lost = lost;
     this.#onAbort(code);
   }
 

@@ -86,9 +86,9 @@ class StreamRelay implements ByteSocketHandler {
     else if (!stream.blocked) app.resume();
   }
 
-  #replay({ slices, abortCode, ended }: EarlyBytes): void {
+  #replay({ slices, abortCode, lost, ended }: EarlyBytes): void {
     for (const slice of slices) this.#fromStream.onData(slice, false);
-    if (abortCode !== undefined) this.#fromStream.onAbort(abortCode);
+    if (abortCode !== undefined) this.#fromStream.onAbort(abortCode, lost);
     else if (ended) this.#fromStream.onEnd();
   }
 
@@ -162,10 +162,11 @@ class StreamSide implements StreamListener {
     relay.settle();
   }
 
-  /** NO_ERROR and CANCEL read as a clean end; anything else is the peer's fault to report. */
-  onAbort(code: number): void {
+  /** A reset with NO_ERROR or CANCEL reads as a clean end (ztunnel §1.9); all else is to be reported. */
+  onAbort(code: number, lost?: string): void {
     const relay = this.#relay;
-    if (code !== ErrorCode.NO_ERROR && code !== ErrorCode.CANCEL) {
+    if (lost !== undefined) relay.fail(`tunnel lost: ${lost}`);
+    else if (code !== ErrorCode.NO_ERROR && code !== ErrorCode.CANCEL) {
       relay.fail(`stream reset: ${errorCodeName(code)}`);
     }
     relay.streamEnded = true;

@@ -491,7 +491,7 @@ export class Http2Connection implements FrameHandler {
     this.#streams.clear();
     for (const stream of streams) {
       stream.closed = true;
-      stream.listener?.onAbort(code === ErrorCode.NO_ERROR ? ErrorCode.CANCEL : code);
+      stream.listener?.onAbort(code === ErrorCode.NO_ERROR ? ErrorCode.CANCEL : code, reason);
     }
     this.#listener.onClose(reason);
     if (code === ErrorCode.CANCEL) this.#socket.destroy();

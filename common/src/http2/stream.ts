@@ -11,8 +11,11 @@ export interface StreamListener {
   onData(slice: Buffer, more: boolean): void;
   /** The peer has finished sending. */
   onEnd(): void;
-  /** The stream is over: reset by the peer, or the connection ended. No callback follows. */
-  onAbort(code: number): void;
+  /**
+   * The stream is over: reset by the peer, or the connection ended for the reason `lost`. No callback
+   * follows.
+   */
+  onAbort(code: number, lost?: string): void;
   /** `write` may be called again after it returned false. */
   onWritable(): void;
 }
