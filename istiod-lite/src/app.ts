@@ -126,7 +126,7 @@ function buildCore(config: Config, { clock, random, log }: Surroundings) {
   });
   const resourceCount = () =>
     store.typeUrls.reduce((sum, typeUrl) => sum + store.type(typeUrl)!.size, 0);
-  metrics.watch("pilot_services", "Total services known to pilot.", () => model.services.size);
+  metrics.watch("pilot_services", "Total services known to pilot.", () => model.serviceCount);
   watchRoot(metrics, authority, clock);
   return {
     metrics,

@@ -14,6 +14,8 @@ export interface Config {
   readonly trustDomain: string;
   readonly rootNamespace: string;
   readonly network: string;
+  /** Dry-run policies are sent to ztunnels: none of them may be so old that it enforces them. */
+  readonly dryRunPolicies: boolean;
 
   readonly bindAddress: string;
   /** xDS and CA in plain text, for callers inside a trusted boundary. */
@@ -65,6 +67,7 @@ export function parseConfig(env: Environment): Config {
     trustDomain: read.text("TRUST_DOMAIN", "cluster.local"),
     rootNamespace: read.text("ROOT_NAMESPACE", "istio-system"),
     network: read.text("NETWORK", ""),
+    dryRunPolicies: read.flag("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", false),
     bindAddress: read.text("BIND_ADDRESS", "::"),
     plaintextPort: read.integer("XDS_PORT", 15_010, PORT),
     securePort: read.integer("XDS_TLS_PORT", 15_012, PORT),

@@ -54,6 +54,9 @@ export const podSpec = z.looseObject({
   serviceAccountName: z.string().optional(),
   hostNetwork: z.boolean().optional(),
   containers: z.array(container).min(1, "a pod needs at least one container"),
+  initContainers: z
+    .array(container.extend({ restartPolicy: z.enum(["Always"]).optional() }))
+    .optional(),
 });
 
 export const pod = z.looseObject({

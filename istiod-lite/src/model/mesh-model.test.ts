@@ -1,87 +1,13 @@
-import { fromBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { AuthorizationSchema } from "@ambit/api/gen/istio/authorization_pb.ts";
-import { AddressSchema, type Workload } from "@ambit/api/gen/istio/workload_pb.ts";
-import { parseManifest } from "@ambit/common/resources/yaml-file.ts";
 import { keyOf, type ResourceEvent } from "@ambit/common/resources/source.ts";
 import {
-  TYPE_ADDRESS,
-  TYPE_AUTHORIZATION,
-  type XdsResource,
-} from "@ambit/common/xds/resource-type.ts";
-import { MeshModel } from "./mesh-model.ts";
+  MeshHarness as Harness,
+  objectYaml,
+  parse,
+  podYaml as pod,
+} from "../testing/mesh-harness.ts";
 
-const settings = {
-  clusterId: "Kubernetes",
-  clusterDomain: "cluster.local",
-  trustDomain: "cluster.local",
-  network: "",
-  rootNamespace: "istio-system",
-};
-
-/** A model and what a client of it would hold. */
-class Harness {
-  readonly model = new MeshModel(settings);
-  readonly held = new Map<string, XdsResource>();
-
-  apply(yaml: string): this {
-    const { resources, problems } = parseManifest(yaml, "test.yaml");
-    expect(problems).toEqual([]);
-    return this.events(resources.map((resource) => ({ type: "upsert", resource })));
-  }
-
-  remove(yaml: string): this {
-    return this.events(
-      parseManifest(yaml, "test.yaml").resources.map((resource) => ({
-        type: "delete",
-        key: keyOf(resource),
-      })),
-    );
-  }
-
-  events(events: readonly ResourceEvent[]): this {
-    for (const event of events) this.model.apply(event);
-    for (const { typeUrl, upserts, removed } of this.model.flush()) {
-      for (const name of removed) this.held.delete(`${typeUrl} ${name}`);
-      for (const resource of upserts) this.held.set(`${typeUrl} ${resource.name}`, resource);
-    }
-    return this;
-  }
-
-  workload(name: string): Workload {
-    const address = fromBinary(
-      AddressSchema,
-      this.held.get(`${TYPE_ADDRESS} Kubernetes//Pod/shop/${name}`)!.value,
-    );
-    expect(address.type.case).toBe("workload");
-    return address.type.value as Workload;
-  }
-
-  policy(key: string) {
-    const found = this.held.get(`${TYPE_AUTHORIZATION} ${key}`);
-    return found && fromBinary(AuthorizationSchema, found.value);
-  }
-
-  snapshot(): string[] {
-    return [...this.held].map(([key, { version }]) => `${key}@${version}`).sort();
-  }
-}
-
-const pod = (name: string, labels = "app: a", extra = "") => `
-apiVersion: v1
-kind: Pod
-metadata:
-  name: ${name}
-  namespace: shop
-  labels: { ${labels} }
-  annotations: { ambient.istio.io/redirection: enabled }
-spec:
-  nodeName: node-1
-  serviceAccountName: shop
-  containers: [{ name: c, ports: [{ name: web, containerPort: 8080 }] }]
-status: { phase: Running, podIP: 10.0.0.${name.length}, conditions: [{ type: Ready, status: "True" }] }
-${extra}---`;
 const service = (name: string, selector = "app: a", port = "targetPort: web") => `
 apiVersion: v1
 kind: Service
@@ -104,23 +30,23 @@ spec: ${spec}
 describe("pods and services", () => {
   it("join by selector, with named target ports resolved per pod", () => {
     const mesh = new Harness().apply(pod("a") + service("web"));
-    expect(mesh.workload("a").services["shop/web.shop.svc.cluster.local"]?.ports).toMatchObject([
+    expect(mesh.pod("a").services["shop/web.shop.svc.cluster.local"]?.ports).toMatchObject([
       { servicePort: 80, targetPort: 8080 },
     ]);
     mesh.apply(service("web", "app: other"));
-    expect(mesh.workload("a").services).toEqual({});
+    expect(mesh.pod("a").services).toEqual({});
   });
 
   it("speak HBONE only with the agent's annotation", () => {
     const mesh = new Harness().apply(pod("a"));
-    expect(mesh.workload("a").tunnelProtocol).toBe(1);
+    expect(mesh.pod("a").tunnelProtocol).toBe(1);
     mesh.apply(pod("a").replace("enabled", "pending"));
-    expect(mesh.workload("a").tunnelProtocol).toBe(0);
+    expect(mesh.pod("a").tunnelProtocol).toBe(0);
   });
 
   it("are gone when they have finished, and unhealthy when not ready", () => {
     const mesh = new Harness().apply(pod("a").replace('"True"', '"False"'));
-    expect(mesh.workload("a").status).toBe(1);
+    expect(mesh.pod("a").status).toBe(1);
     mesh.apply(pod("a").replace("Running", "Succeeded"));
     expect(mesh.snapshot()).toEqual([]);
   });
@@ -128,7 +54,7 @@ describe("pods and services", () => {
   it("follow the labels of their node", () => {
     const node =
       "apiVersion: v1\nkind: Node\nmetadata: { name: node-1, labels: { topology.kubernetes.io/zone: z1 } }\n";
-    expect(new Harness().apply(pod("a")).apply(node).workload("a").locality).toMatchObject({
+    expect(new Harness().apply(pod("a")).apply(node).pod("a").locality).toMatchObject({
       zone: "z1",
     });
   });
@@ -209,10 +135,10 @@ describe("PeerAuthentication", () => {
     ],
   ])("%s", (_, yaml, policies) => {
     const mesh = new Harness().apply(pod("a")).apply(yaml);
-    expect(mesh.workload("a").authorizationPolicies).toEqual(policies);
+    expect(mesh.pod("a").authorizationPolicies).toEqual(policies);
     expect(mesh.policy(STATIC)).toBeDefined();
     mesh.remove(yaml);
-    expect(mesh.workload("a").authorizationPolicies).toEqual([]);
+    expect(mesh.pod("a").authorizationPolicies).toEqual([]);
     expect(mesh.policy(STATIC)).toBeUndefined();
   });
 });
@@ -233,10 +159,10 @@ describe("AuthorizationPolicy", () => {
     const mesh = new Harness().apply(
       pod("a") + pod("bb", "app: b") + policy("{ selector: { matchLabels: { app: a } } }"),
     );
-    expect([
-      mesh.workload("a").authorizationPolicies,
-      mesh.workload("bb").authorizationPolicies,
-    ]).toEqual([["shop/p"], []]);
+    expect([mesh.pod("a").authorizationPolicies, mesh.pod("bb").authorizationPolicies]).toEqual([
+      ["shop/p"],
+      [],
+    ]);
   });
 
   it("leaves out ALLOW rules with HTTP attributes and says so", () => {
@@ -269,6 +195,14 @@ describe("AuthorizationPolicy", () => {
 });
 
 describe("incremental translation", () => {
+  const slice = (podName: string) => `
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: web-1, namespace: shop, labels: { kubernetes.io/service-name: web } }
+addressType: IPv4
+ports: [{ name: http, port: 8080 }]
+endpoints: [{ addresses: [10.1.1.1] }, { addresses: [10.0.0.1], targetRef: { kind: Pod, name: ${podName} } }]
+`;
   const choices = [
     pod("a"),
     pod("a", "app: b"),
@@ -287,16 +221,43 @@ describe("incremental translation", () => {
     policy("{ selector: { matchLabels: { app: a } } }"),
     policy("{ selector: {}, action: DENY }"),
     "apiVersion: v1\nkind: Node\nmetadata: { name: node-1, labels: { topology.kubernetes.io/region: r } }\n",
+    "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop, annotations: { networking.istio.io/traffic-distribution: PreferClose } }\n",
+    "apiVersion: v1\nkind: Namespace\nmetadata: { name: istio-system, labels: { topology.istio.io/network: n } }\n",
+    service("web").replace("selector: { app: a },", ""),
+    slice("a"),
+    slice("bb"),
+    objectYaml(
+      "ServiceEntry",
+      "one",
+      "{ hosts: [h.test], resolution: STATIC, workloadSelector: { labels: { app: a } }, ports: [{ number: 80, name: http }] }",
+    ),
+    objectYaml(
+      "ServiceEntry",
+      "one",
+      "{ hosts: [h.test, i.test], resolution: DNS, ports: [{ number: 80, name: http }] }",
+    ),
+    objectYaml(
+      "ServiceEntry",
+      "two",
+      "{ hosts: [h.test], resolution: STATIC, endpoints: [{ address: 1.1.1.1 }] }",
+    ),
+    objectYaml(
+      "ServiceEntry",
+      "web",
+      "{ hosts: [web.shop.svc.cluster.local], resolution: DNS }",
+      "namespace: other",
+    ),
+    objectYaml("WorkloadEntry", "w", "{ address: 1.2.3.4, labels: { app: a } }"),
   ];
 
   it("ends where a rebuild from scratch ends, whatever the order of events", () => {
     const step = fc.record({ choice: fc.nat(choices.length - 1), remove: fc.boolean() });
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 25 }), (steps) => {
+      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
         const mesh = new Harness();
         const last = new Map<string, ResourceEvent>();
         for (const { choice, remove } of steps) {
-          const { resources } = parseManifest(choices[choice]!, "x");
+          const resources = parse(choices[choice]!);
           const events = resources.map((resource): ResourceEvent =>
             remove ? { type: "delete", key: keyOf(resource) } : { type: "upsert", resource },
           );
@@ -305,12 +266,13 @@ describe("incremental translation", () => {
         }
         expect(mesh.snapshot()).toEqual(new Harness().events([...last.values()]).snapshot());
       }),
+      { numRuns: 200 },
     );
   });
 
   it("translates one pod when one of ten thousand changes, and pushes one resource", () => {
     const mesh = new Harness().apply(service("web"));
-    const [template] = parseManifest(pod("a"), "x").resources;
+    const [template] = parse(pod("a"));
     const many = Array.from({ length: 10_000 }, (_, i): ResourceEvent => ({
       type: "upsert",
       resource: {
@@ -322,7 +284,7 @@ describe("incremental translation", () => {
     const before = mesh.model.translations;
     mesh.model.apply({
       type: "upsert",
-      resource: parseManifest(pod("p7").replace("10.0.0.2", "10.9.9.9"), "x").resources[0]!,
+      resource: parse(pod("p7").replace("10.0.0.2", "10.9.9.9"))[0]!,
     });
     const changes = mesh.model.flush();
     expect(mesh.model.translations - before).toBe(1);

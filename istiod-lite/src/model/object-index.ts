@@ -1,13 +1,19 @@
 // The objects of one kind, by key and by namespace. Replacing hands back what was there before.
 
-import type { ResourceKind, ResourceOf } from "@ambit/api/resources/kinds.ts";
+import type { Resource } from "@ambit/api/resources/kinds.ts";
+import { assert } from "@ambit/common/process/assert.ts";
 import { keyOf, keyText, type ResourceKey } from "@ambit/common/resources/source.ts";
 
-export class ObjectIndex<K extends ResourceKind> {
-  readonly #byKey = new Map<string, ResourceOf<K>>();
-  readonly #byNamespace = new Map<string, Map<string, ResourceOf<K>>>();
+export class ObjectIndex<T extends Resource> {
+  readonly #isOfKind: (resource: Resource) => resource is T;
+  readonly #byKey = new Map<string, T>();
+  readonly #byNamespace = new Map<string, Map<string, T>>();
 
-  get all(): Iterable<ResourceOf<K>> {
+  constructor(isOfKind: (resource: Resource) => resource is T) {
+    this.#isOfKind = isOfKind;
+  }
+
+  get all(): Iterable<T> {
     return this.#byKey.values();
   }
 
@@ -15,28 +21,32 @@ export class ObjectIndex<K extends ResourceKind> {
     return this.#byKey.size;
   }
 
-  get(key: string): ResourceOf<K> | undefined {
+  get(key: string): T | undefined {
     return this.#byKey.get(key);
   }
 
-  inNamespace(namespace: string): Iterable<ResourceOf<K>> {
+  inNamespace(namespace: string): Iterable<T> {
     return this.#byNamespace.get(namespace)?.values() ?? [];
   }
 
-  /** Returns the object that was replaced. */
-  put(object: ResourceOf<K>): ResourceOf<K> | undefined {
+  /** In one namespace, or in all when none is given. */
+  within(namespace: string | undefined): Iterable<T> {
+    return namespace === undefined ? this.all : this.inNamespace(namespace);
+  }
+
+  /** Returns the object that was replaced. It must be of the index's kind. */
+  put(object: Resource): T | undefined {
+    assert(this.#isOfKind(object), "an index holds one kind");
     const key = keyText(keyOf(object));
     const before = this.#byKey.get(key);
     this.#byKey.set(key, object);
     const namespace = object.metadata.namespace ?? "";
-    this.#byNamespace
-      .getOrInsertComputed(namespace, () => new Map<string, ResourceOf<K>>())
-      .set(key, object);
+    this.#byNamespace.getOrInsertComputed(namespace, () => new Map<string, T>()).set(key, object);
     return before;
   }
 
   /** Returns the object that was removed. */
-  delete(key: ResourceKey): ResourceOf<K> | undefined {
+  delete(key: ResourceKey): T | undefined {
     const text = keyText(key);
     const before = this.#byKey.get(text);
     this.#byKey.delete(text);

@@ -1,5 +1,5 @@
-// AuthorizationPolicy to what ztunnel enforces (facts of istiod's ambient policies). ztunnel knows L4
-// only: an ALLOW rule with L7 conditions is left out, a DENY rule is enforced without them (broader).
+// AuthorizationPolicy to what ztunnel enforces (facts of istiod's ambient policies). ztunnel knows L4 only:
+// an ALLOW rule with HTTP attributes is left out (stricter), a DENY rule is enforced without them (broader).
 
 import { create } from "@bufbuild/protobuf";
 import {
@@ -16,6 +16,7 @@ import type { AuthorizationPolicy } from "@ambit/api/resources/kinds.ts";
 import { parseCidr } from "@ambit/common/net/cidr.ts";
 import { ipToBytes } from "@ambit/common/net/ip.ts";
 import { parsePort } from "@ambit/common/net/socket-address.ts";
+import type { MeshSettings } from "./settings.ts";
 
 type Spec = AuthorizationPolicy["spec"];
 type WireRule = Authorization["rules"][number];
@@ -32,32 +33,59 @@ export interface TranslatedPolicy {
   readonly message: string;
 }
 
-/** undefined: the policy is not ztunnel's (it targets a waypoint). */
+/** Whether the policy is for ztunnels at all: one that targets a waypoint or a service is not. */
+export function isForZtunnel({ spec }: AuthorizationPolicy): boolean {
+  return spec.targetRef === undefined && (spec.targetRefs ?? []).length === 0;
+}
+
+/** Why no ztunnel is sent the policy; undefined when they are. */
+function unsendable({ spec, metadata }: AuthorizationPolicy, dryRunPolicies: boolean) {
+  if (spec.action !== "ALLOW" && spec.action !== "DENY") {
+    return `ztunnel does not support the ${spec.action} action`;
+  }
+  return isDryRun(metadata.annotations) && !dryRunPolicies
+    ? "dry runs are switched off for ztunnels: the policy has no effect"
+    : undefined;
+}
+
+/** Whether ztunnels are sent the policy, so that workloads may name it. */
+export function isSentToZtunnel(
+  policy: AuthorizationPolicy,
+  { dryRunPolicies }: MeshSettings,
+): boolean {
+  return isForZtunnel(policy) && unsendable(policy, dryRunPolicies) === undefined;
+}
+
+/** What Go's ParseBool takes for true. */
+const TRUE = new Set(["1", "t", "T", "TRUE", "true", "True"]);
+
+function isDryRun(annotations: Readonly<Record<string, string>> = {}): boolean {
+  return TRUE.has(annotations["istio.io/dry-run"] ?? "");
+}
+
+/** undefined: the policy is not ztunnel's. */
 export function translateAuthorizationPolicy(
   policy: AuthorizationPolicy,
-  rootNamespace: string,
+  { rootNamespace, dryRunPolicies }: MeshSettings,
 ): TranslatedPolicy | undefined {
+  if (!isForZtunnel(policy)) return undefined;
   const { spec, metadata } = policy;
-  if (spec.targetRef !== undefined || spec.targetRefs !== undefined) return undefined;
-  if (spec.action !== "ALLOW" && spec.action !== "DENY") {
-    return refused(`ztunnel does not support the ${spec.action} action`);
+  const refusal = unsendable(policy, dryRunPolicies);
+  if (refusal !== undefined) {
+    return { accepted: false, reason: "UnsupportedValue", message: refusal };
   }
-  if (metadata.annotations?.["istio.io/dry-run"] === "true") {
-    return refused("ztunnel does not support dry-run mode: the policy has no effect");
-  }
-  const found = new Set<string>();
   const namespace = metadata.namespace ?? "";
-  const rules = (spec.rules ?? []).flatMap((rule) =>
-    translateRule(rule, namespace, spec.action === "DENY", found),
-  );
+  const rules = (spec.rules ?? []).map((rule) => translateRule(rule, namespace));
+  const isDeny = spec.action === "DENY";
   const authorization = create(AuthorizationSchema, {
     name: metadata.name,
     namespace,
     scope: scopeOf(spec, namespace === rootNamespace),
-    action: spec.action === "DENY" ? Action.DENY : Action.ALLOW,
-    rules,
+    action: isDeny ? Action.DENY : Action.ALLOW,
+    rules: rules.filter(({ http }) => isDeny || http.length === 0).map(({ rule }) => rule),
+    dryRun: isDryRun(metadata.annotations),
   });
-  return { authorization, accepted: true, ...verdict(spec, found, rules.length) };
+  return { authorization, accepted: true, ...verdict(isDeny, rules) };
 }
 
 function scopeOf({ selector }: Spec, inRoot: boolean): Scope {
@@ -65,51 +93,57 @@ function scopeOf({ selector }: Spec, inRoot: boolean): Scope {
   return inRoot ? Scope.GLOBAL : Scope.NAMESPACE;
 }
 
-function refused(message: string): TranslatedPolicy {
-  return { accepted: false, reason: "UnsupportedValue", message };
+/** A rule without its HTTP attributes, and their names. */
+interface L4Rule {
+  readonly rule: WireRule;
+  readonly http: readonly string[];
 }
 
 function verdict(
-  { action }: Spec,
-  found: ReadonlySet<string>,
-  rulesLeft: number,
+  isDeny: boolean,
+  rules: readonly L4Rule[],
 ): Pick<TranslatedPolicy, "reason" | "message"> {
+  const found = new Set(rules.flatMap(({ http }) => http));
   if (found.size === 0) return { reason: "Accepted", message: "attached to ztunnel" };
   const list = [...found].sort().join(", ");
-  const start = `ztunnel does not support HTTP attributes (found: ${list}). In ambient mode you must use a waypoint proxy to enforce HTTP rules.`;
-  if (action === "DENY") {
-    return {
-      reason: "UnsupportedValue",
-      message: `${start} Within a DENY rule, HTTP attributes are omitted: the rule denies more than it says.`,
-    };
-  }
-  const end =
-    rulesLeft === 0
-      ? "No rule is left, so the policy denies all requests."
-      : "Rules with HTTP attributes are omitted: the policy allows less than it says.";
-  return { reason: "UnsupportedValue", message: `${start} ${end}` };
+  const left = rules.filter(({ rule, http }) => (isDeny ? !neverMatches(rule) : http.length === 0));
+  return {
+    reason: "UnsupportedValue",
+    message:
+      `ztunnel does not support HTTP attributes (found: ${list}). In ambient mode you must use a ` +
+      `waypoint proxy to enforce HTTP rules. ${consequence(isDeny, left.length)}`,
+  };
 }
 
-/** One rule; none when it is an ALLOW rule that depends on L7. */
-function translateRule(
-  rule: SpecRule,
-  namespace: string,
-  isDeny: boolean,
-  found: Set<string>,
-): WireRule[] {
-  const seen = new Set<string>();
-  const clauses = [
-    ...(rule.to
-      ? [{ matches: rule.to.map(({ operation }) => operationMatch(operation, seen)) }]
-      : []),
-    ...(rule.from
-      ? [{ matches: rule.from.map(({ source }) => sourceMatch(source, namespace, seen)) }]
-      : []),
-    ...(rule.when ?? []).map((when) => ({ matches: [whenMatch(when, seen)] })),
+function consequence(isDeny: boolean, rulesLeft: number): string {
+  if (isDeny) {
+    return rulesLeft === 0
+      ? "No rule of this DENY policy says anything else, so it has no effect."
+      : "This DENY policy is enforced without them: it denies more than it says.";
+  }
+  return rulesLeft === 0
+    ? "No rule of this ALLOW policy is left, so it denies everything."
+    : "This ALLOW policy is enforced without the rules that have them: it allows less than it says.";
+}
+
+/** ztunnel passes over a match that asks for nothing; a clause of only such ones never holds. */
+function neverMatches({ clauses }: WireRule): boolean {
+  return clauses.some(({ matches }) => matches.every(isEmptyMatch));
+}
+
+function isEmptyMatch(match: Match): boolean {
+  return Object.values(match).every((value) => !Array.isArray(value) || value.length === 0);
+}
+
+function translateRule({ to = [], from = [], when = [] }: SpecRule, namespace: string): L4Rule {
+  const http = new Set<string>();
+  const groups = [
+    to.map(({ operation }) => operationMatch(operation, http)),
+    from.map(({ source }) => sourceMatch(source, namespace, http)),
+    ...when.map((condition) => [whenMatch(condition, http)]),
   ];
-  for (const name of seen) found.add(name);
-  if (seen.size > 0 && !isDeny) return [];
-  return [{ clauses } as WireRule];
+  const clauses = groups.filter((matches) => matches.length > 0).map((matches) => ({ matches }));
+  return { rule: { clauses } as WireRule, http: [...http] };
 }
 
 const L7_SOURCE_FIELDS = [
@@ -120,7 +154,7 @@ const L7_SOURCE_FIELDS = [
 ] as const;
 
 function sourceMatch(source: Source, namespace: string, found: Set<string>): Match {
-  for (const field of L7_SOURCE_FIELDS) if (source[field] !== undefined) found.add(field);
+  for (const field of L7_SOURCE_FIELDS) if (source[field]?.length) found.add(field);
   return create(MatchSchema, {
     principals: principals(source.principals),
     notPrincipals: principals(source.notPrincipals),
@@ -143,7 +177,7 @@ const L7_OPERATION_FIELDS = [
 ] as const;
 
 function operationMatch(operation: Operation, found: Set<string>): Match {
-  for (const field of L7_OPERATION_FIELDS) if (operation[field] !== undefined) found.add(field);
+  for (const field of L7_OPERATION_FIELDS) if (operation[field]?.length) found.add(field);
   return create(MatchSchema, {
     destinationPorts: ports(operation.ports),
     notDestinationPorts: ports(operation.notPorts),

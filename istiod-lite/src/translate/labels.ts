@@ -6,11 +6,14 @@ export type Labels = Readonly<Record<string, string>>;
 
 /** Every wanted label is there with its value; an empty selector matches everything. */
 export function labelsMatch(wanted: Labels, labels: Labels): boolean {
-  return Object.entries(wanted).every(([key, value]) => labels[key] === value);
+  for (const key in wanted) if (labels[key] !== wanted[key]) return false;
+  return true;
 }
 
+const NONE: Labels = {};
+
 export function labelsOf(resource: Resource): Labels {
-  return resource.metadata.labels ?? {};
+  return resource.metadata.labels ?? NONE;
 }
 
 /** service.istio.io/canonical-name, the app labels, then the workload's own name. */

@@ -32,44 +32,50 @@ function modeOf(policy: PeerAuthentication | undefined): Mode {
   return policy?.spec.mtls?.mode ?? "UNSET";
 }
 
-function oldest(policies: readonly PeerAuthentication[]): PeerAuthentication | undefined {
-  const age = ({ metadata }: PeerAuthentication) =>
-    `${metadata.creationTimestamp ?? ""}/${metadata.name}`;
-  return [...policies].sort((a, b) => (age(a) < age(b) ? -1 : 1))[0];
+/** Equal ages are told apart by name, so that the choice does not depend on the order of events. */
+function isOlder(a: PeerAuthentication, b: PeerAuthentication): boolean {
+  const [ageA, ageB] = [a.metadata.creationTimestamp ?? "", b.metadata.creationTimestamp ?? ""];
+  return ageA === ageB ? a.metadata.name < b.metadata.name : ageA < ageB;
 }
+
+function oldest(
+  policies: Iterable<PeerAuthentication>,
+  counts: (policy: PeerAuthentication) => boolean,
+): PeerAuthentication | undefined {
+  let first: PeerAuthentication | undefined;
+  for (const policy of policies) {
+    if (counts(policy) && (first === undefined || isOlder(policy, first))) first = policy;
+  }
+  return first;
+}
+
+/** The policies of a namespace. */
+export type PeerAuthenticationsOf = (namespace: string) => Iterable<PeerAuthentication>;
 
 /** Strict from the mesh and the namespace, before any workload-level policy. */
 export function inheritedStrict(
-  all: readonly PeerAuthentication[],
+  policiesOf: PeerAuthenticationsOf,
   namespace: string,
   rootNamespace: string,
 ): boolean {
   const level = (wanted: string) =>
-    oldest(
-      all.filter((policy) => policy.metadata.namespace === wanted && !selectsWorkloads(policy)),
-    );
-  const own = namespace === rootNamespace ? "UNSET" : modeOf(level(namespace));
-  const mode = own === "UNSET" ? modeOf(level(rootNamespace)) : own;
-  return mode === "STRICT";
+    modeOf(oldest(policiesOf(wanted), (policy) => !selectsWorkloads(policy)));
+  const own = namespace === rootNamespace ? "UNSET" : level(namespace);
+  return (own === "UNSET" ? level(rootNamespace) : own) === "STRICT";
 }
 
 /** What holds for a workload: mesh, then namespace, then the oldest policy that selects it. */
 export function effectivePeerAuthentication(
-  all: readonly PeerAuthentication[],
+  policiesOf: PeerAuthenticationsOf,
   workload: { namespace: string; labels: Labels },
   rootNamespace: string,
 ): EffectivePeerAuthentication {
   const { namespace, labels } = workload;
-  const inherited = inheritedStrict(all, namespace, rootNamespace);
+  const inherited = inheritedStrict(policiesOf, namespace, rootNamespace);
   if (namespace === rootNamespace) return { strict: inherited };
-  const own = oldest(
-    all.filter(
-      (policy) =>
-        policy.metadata.namespace === namespace &&
-        selectsWorkloads(policy) &&
-        labelsMatch(policy.spec.selector?.matchLabels ?? {}, labels),
-    ),
-  );
+  const selects = (policy: PeerAuthentication) =>
+    selectsWorkloads(policy) && labelsMatch(policy.spec.selector?.matchLabels ?? {}, labels);
+  const own = oldest(policiesOf(namespace), selects);
   const mode = modeOf(own);
   const strict = mode === "UNSET" ? inherited : mode === "STRICT";
   return own !== undefined && needsPortPolicy(own, inherited)

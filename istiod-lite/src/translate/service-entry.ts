@@ -5,89 +5,89 @@ import { create } from "@bufbuild/protobuf";
 import {
   type Address,
   AddressSchema,
-  LoadBalancing_HealthPolicy,
-  LoadBalancing_Mode,
   TunnelProtocol,
   WorkloadType,
 } from "@ambit/api/gen/istio/workload_pb.ts";
-import type { ServiceEntry } from "@ambit/api/resources/kinds.ts";
+import type { Namespace, ServiceEntry } from "@ambit/api/resources/kinds.ts";
 import { parseCidr } from "@ambit/common/net/cidr.ts";
 import { ipFamily, ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
-import type { MeshSettings } from "./settings.ts";
+import { canonicalName, canonicalRevision, type Labels, labelsOf } from "./labels.ts";
+import { serviceEntryBalancing } from "./load-balancing.ts";
+import { localityOfText } from "./locality.ts";
+import { entryPortsOfServiceEntry, servicesField } from "./served-ports.ts";
+import { appProtocol } from "./service.ts";
+import { type MeshSettings, trustDomainField } from "./settings.ts";
+import { tunnelOf } from "./workload.ts";
 
 type Endpoint = NonNullable<ServiceEntry["spec"]["endpoints"]>[number];
 
-/** The services of all hosts and their workloads. Wildcard hosts need a waypoint and are left out. */
-export function translateServiceEntry(entry: ServiceEntry, settings: MeshSettings): Address[] {
-  const hosts = entry.spec.hosts.filter((host) => !host.startsWith("*"));
-  return [
-    ...hosts.map((host) => serviceOf(entry, host, settings)),
-    ...endpointsOf(entry, hosts).map(({ endpoint, hosts: served, id }) =>
-      workloadOf(entry, endpoint, served, id, settings),
-    ),
-  ];
+const DNS_RESOLUTIONS = new Set(["DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"]);
+
+export function isWildcardHost(host: string): boolean {
+  return host.startsWith("*");
 }
 
-interface PlacedEndpoint {
-  readonly endpoint: Endpoint;
-  readonly hosts: readonly string[];
-  readonly id: string;
+/** The hosts that become services: a wildcard needs names resolved as they are asked for. */
+export function meshHosts({ spec }: ServiceEntry): readonly string[] {
+  const hosts = [...new Set(spec.hosts)];
+  return spec.resolution === "DYNAMIC_DNS" ? hosts : hosts.filter((host) => !isWildcardHost(host));
 }
 
-/** The listed endpoints serve every host; a DNS entry without any is its own endpoint, host by host. */
-function endpointsOf({ spec }: ServiceEntry, hosts: readonly string[]): PlacedEndpoint[] {
-  const listed = (spec.endpoints ?? []).filter(
-    ({ address }) => address !== undefined && !address.startsWith("unix:"),
-  );
-  if (listed.length > 0)
-    return listed.map((endpoint) => ({ endpoint, hosts, id: endpoint.address! }));
-  const resolves =
-    spec.resolution === "DNS" ||
-    spec.resolution === "DNS_ROUND_ROBIN" ||
-    spec.resolution === "DYNAMIC_DNS";
-  if (!resolves || spec.workloadSelector !== undefined) return [];
-  return hosts.map((host) => ({ endpoint: { address: host }, hosts: [host], id: host }));
+/** The labels its endpoints have, when it selects them instead of listing them. */
+export function serviceEntrySelector({ spec }: ServiceEntry): Labels | undefined {
+  const labels = spec.workloadSelector?.labels ?? {};
+  return Object.keys(labels).length === 0 ? undefined : labels;
 }
 
-function serviceOf(
-  { metadata, spec, status }: ServiceEntry,
-  host: string,
-  { network }: MeshSettings,
-): Address {
-  const passthrough = spec.resolution === "NONE";
-  const declared = spec.addresses ?? [];
-  const allocated = (status?.addresses ?? []).filter(
-    (address) => address.host === undefined || address.host === host,
-  );
-  const addresses =
-    declared.length > 0 || passthrough ? declared : allocated.map(({ value }) => value);
-  return create(AddressSchema, {
-    type: {
-      case: "service",
-      value: {
-        name: metadata.name,
-        namespace: metadata.namespace ?? "",
-        hostname: host,
-        addresses: addresses.flatMap((text) => addressOf(text, network)),
-        ports: (spec.ports ?? []).map(({ number, targetPort }) => ({
-          servicePort: number,
-          targetPort: targetPort ?? number,
-        })),
-        subjectAltNames: spec.subjectAltNames ?? [],
-        ...(passthrough && {
-          loadBalancing: {
-            mode: LoadBalancing_Mode.PASSTHROUGH,
-            healthPolicy: LoadBalancing_HealthPolicy.ALLOW_ALL,
-          },
-        }),
+/** Whether a Service or an older entry has the same host, and which counts in the mesh. */
+export interface HostClaim {
+  readonly host: string;
+  /** Clients of other namespaces mean this one by the host. */
+  readonly canonical: boolean;
+}
+
+/** The services of the hosts that the entry has to itself in its namespace. */
+export function serviceEntryServices(
+  entry: ServiceEntry,
+  claims: readonly HostClaim[],
+  namespace: Namespace | undefined,
+  settings: MeshSettings,
+): Address[] {
+  return claims.map(({ host, canonical }) =>
+    create(AddressSchema, {
+      type: {
+        case: "service",
+        value: {
+          name: entry.metadata.name,
+          namespace: entry.metadata.namespace ?? "",
+          hostname: host,
+          addresses: vipsOf(entry, host).flatMap((text) => addressOf(text, settings)),
+          ports: (entry.spec.ports ?? []).map(({ number, targetPort = number, protocol }) => ({
+            servicePort: number,
+            targetPort,
+            appProtocol: appProtocol(protocol),
+          })),
+          subjectAltNames: entry.spec.subjectAltNames ?? [],
+          canonical,
+          ...serviceEntryBalancing(entry, namespace),
+        },
       },
-    },
-  });
+    }),
+  );
+}
+
+/** The addresses its author gave, else those allocated to the host; without resolution only the former. */
+function vipsOf({ spec, status }: ServiceEntry, host: string): readonly string[] {
+  const { addresses: declared = [], resolution } = spec;
+  if (declared.length > 0 || resolution === "NONE") return declared;
+  return (status?.addresses ?? [])
+    .filter((allocated) => (allocated.host ?? host) === host)
+    .map(({ value }) => value);
 }
 
 function addressOf(
   text: string,
-  network: string,
+  { network }: MeshSettings,
 ): { network: string; address: Uint8Array; length?: number }[] {
   const cidr = parseCidr(text);
   if (cidr === undefined) return [];
@@ -96,39 +96,73 @@ function addressOf(
   return [cidr.prefixLength === whole ? address : { ...address, length: cidr.prefixLength }];
 }
 
+/** The workloads that the entry itself lists or implies. `policies` are keys of those that apply to them. */
+export function serviceEntryWorkloads(
+  entry: ServiceEntry,
+  policies: readonly string[],
+  settings: MeshSettings,
+): Address[] {
+  return endpointsOf(entry).map(({ endpoint, hosts }) =>
+    workloadOf(entry, endpoint, hosts, policies, settings),
+  );
+}
+
+interface PlacedEndpoint {
+  readonly endpoint: Endpoint;
+  readonly hosts: readonly string[];
+}
+
+/** The listed endpoints serve every host; a DNS entry without any is its own endpoint, host by host. */
+function endpointsOf(entry: ServiceEntry): PlacedEndpoint[] {
+  const { spec } = entry;
+  const hosts = meshHosts(entry);
+  const listed = new Map<string, Endpoint>();
+  for (const endpoint of spec.endpoints ?? []) {
+    const { address = "" } = endpoint;
+    if (address !== "" && !address.startsWith("unix:")) listed.set(address, endpoint);
+  }
+  if (listed.size > 0) return [...listed.values()].map((endpoint) => ({ endpoint, hosts }));
+  if (!DNS_RESOLUTIONS.has(spec.resolution) || spec.workloadSelector !== undefined) return [];
+  // Nobody can look up a wildcard: its names are resolved where they are asked for.
+  const names = hosts.filter((host) => !isWildcardHost(host));
+  return names.map((host) => ({ endpoint: { address: host }, hosts: [host] }));
+}
+
 function workloadOf(
   entry: ServiceEntry,
   endpoint: Endpoint,
   hosts: readonly string[],
-  id: string,
+  policies: readonly string[],
   settings: MeshSettings,
 ): Address {
-  const { metadata, spec } = entry;
+  const { metadata } = entry;
   const namespace = metadata.namespace ?? "";
-  const ip = parseIp(endpoint.address ?? "");
-  const ports = (spec.ports ?? []).map(({ name, number, targetPort }) => ({
-    servicePort: number,
-    targetPort: endpoint.ports?.[name] ?? targetPort ?? number,
-  }));
+  const { address = "" } = endpoint;
+  const ip = parseIp(address);
+  const labels = { ...labelsOf(entry), ...endpoint.labels };
+  const ports = entryPortsOfServiceEntry(endpoint, entry);
   return create(AddressSchema, {
     type: {
       case: "workload",
       value: {
-        uid: `${settings.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${metadata.name}/${id}`,
+        uid: `${settings.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${metadata.name}/${address}`,
         name: metadata.name,
         namespace,
         addresses: ip === undefined ? [] : [ipToBytes(ip)],
-        hostname: ip === undefined ? (endpoint.address ?? "") : "",
+        hostname: ip === undefined ? address : "",
         network: endpoint.network ?? settings.network,
-        tunnelProtocol: TunnelProtocol.NONE,
+        ...tunnelOf(labels, TunnelProtocol.NONE),
+        trustDomain: trustDomainField(settings),
         serviceAccount: endpoint.serviceAccount ?? "default",
-        canonicalName: metadata.name,
-        canonicalRevision: "latest",
+        canonicalName: canonicalName(labels, metadata.name),
+        canonicalRevision: canonicalRevision(labels),
         workloadType: WorkloadType.POD,
         workloadName: metadata.name,
         clusterId: settings.clusterId,
-        services: Object.fromEntries(hosts.map((host) => [`${namespace}/${host}`, { ports }])),
-        ...(endpoint.weight !== undefined && { capacity: endpoint.weight }),
+        authorizationPolicies: [...policies].sort(),
+        services: servicesField(hosts.map((host) => ({ name: `${namespace}/${host}`, ports }))),
+        ...localityOfText(endpoint.locality),
+        ...(endpoint.weight ? { capacity: endpoint.weight } : {}),
       },
     },
   });

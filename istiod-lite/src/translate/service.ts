@@ -2,21 +2,22 @@
 
 import { create } from "@bufbuild/protobuf";
 import {
+  type Address,
   AddressSchema,
   AppProtocol,
   IPFamilies,
-  LoadBalancing_HealthPolicy,
-  LoadBalancing_Mode,
-  LoadBalancing_Scope,
-  type Address,
 } from "@ambit/api/gen/istio/workload_pb.ts";
-import type { Pod, Service } from "@ambit/api/resources/kinds.ts";
+import type { Namespace, Service } from "@ambit/api/resources/kinds.ts";
 import { ipToBytes, parseIp, type Ip } from "@ambit/common/net/ip.ts";
+import { serviceBalancing } from "./load-balancing.ts";
 import type { MeshSettings } from "./settings.ts";
 
 type ServicePort = NonNullable<NonNullable<Service["spec"]>["ports"]>[number];
 
-export function serviceHostname(service: Service, { clusterDomain }: MeshSettings): string {
+export function serviceHostname(
+  service: Service,
+  { clusterDomain }: Pick<MeshSettings, "clusterDomain">,
+): string {
   return `${service.metadata.name}.${service.metadata.namespace}.svc.${clusterDomain}`;
 }
 
@@ -25,10 +26,24 @@ export function serviceResourceName(service: Service, settings: MeshSettings): s
   return `${service.metadata.namespace}/${serviceHostname(service, settings)}`;
 }
 
-/** undefined: not a service of the mesh (ExternalName). */
-export function translateService(service: Service, settings: MeshSettings): Address | undefined {
-  const spec = service.spec;
-  if (spec === undefined || spec.type === "ExternalName") return undefined;
+/** An ExternalName service is a DNS alias, no service of the mesh. */
+export function isMeshService({ spec }: Service): boolean {
+  return spec !== undefined && spec.type !== "ExternalName";
+}
+
+/** The labels its endpoints have; undefined when they are listed in EndpointSlices instead. */
+export function serviceSelector({ spec }: Service): Readonly<Record<string, string>> | undefined {
+  const selector = spec?.selector;
+  return selector === undefined || Object.keys(selector).length === 0 ? undefined : selector;
+}
+
+/** undefined: not a service of the mesh. */
+export function translateService(
+  service: Service,
+  namespace: Namespace | undefined,
+  settings: MeshSettings,
+): Address | undefined {
+  if (!isMeshService(service)) return undefined;
   const { network } = settings;
   return create(AddressSchema, {
     type: {
@@ -41,11 +56,11 @@ export function translateService(service: Service, settings: MeshSettings): Addr
         ports: tcpPorts(service).map((port) => ({
           servicePort: port.port,
           targetPort: typeof port.targetPort === "string" ? 0 : (port.targetPort ?? port.port),
-          appProtocol: appProtocol(port),
+          appProtocol: appProtocol(port.appProtocol ?? port.name?.split("-")[0]),
         })),
-        ipFamilies: families(spec.ipFamilies ?? []),
+        ipFamilies: families(service.spec?.ipFamilies ?? []),
         canonical: true,
-        ...loadBalancing(service),
+        ...serviceBalancing(service, namespace),
       },
     },
   });
@@ -61,23 +76,9 @@ export function tcpPorts({ spec }: Service): ServicePort[] {
   return (spec?.ports ?? []).filter(({ protocol }) => protocol === "TCP");
 }
 
-/** The port on `pod` behind a service port; undefined when a named one is not declared there. */
-export function targetPortOn(
-  pod: Pod,
-  { port, targetPort = port }: ServicePort,
-): number | undefined {
-  if (typeof targetPort === "number") return targetPort;
-  for (const { ports = [] } of pod.spec.containers) {
-    const found = ports.find(({ name, protocol }) => name === targetPort && protocol === "TCP");
-    if (found !== undefined) return found.containerPort;
-  }
-  return undefined;
-}
-
-/** appProtocol first, else the prefix of the port's name (Istio's protocol selection). */
-function appProtocol({ appProtocol: declared, name = "" }: ServicePort): AppProtocol {
-  const text = (declared ?? name.split("-")[0] ?? "").toLowerCase();
-  return APP_PROTOCOLS.get(text) ?? AppProtocol.UNKNOWN;
+/** A protocol as users write it: a Service's appProtocol, the prefix of a port's name. */
+export function appProtocol(text = ""): AppProtocol {
+  return APP_PROTOCOLS.get(text.toLowerCase()) ?? AppProtocol.UNKNOWN;
 }
 
 const APP_PROTOCOLS = new Map<string, AppProtocol>([
@@ -96,34 +97,3 @@ function families(list: readonly string[]): IPFamilies {
   if (list.length > 1) return IPFamilies.DUAL;
   return list[0] === "IPv6" ? IPFamilies.IPV6_ONLY : IPFamilies.IPV4_ONLY;
 }
-
-const { NETWORK, REGION, ZONE, SUBZONE, NODE } = LoadBalancing_Scope;
-
-/** internalTrafficPolicy, then trafficDistribution (spec before annotation), then nothing. */
-function loadBalancing({ spec, metadata }: Service) {
-  const healthPolicy = spec?.publishNotReadyAddresses
-    ? LoadBalancing_HealthPolicy.ALLOW_ALL
-    : LoadBalancing_HealthPolicy.ONLY_HEALTHY;
-  if (spec?.internalTrafficPolicy === "Local") {
-    return {
-      loadBalancing: { mode: LoadBalancing_Mode.STRICT, routingPreference: [NODE], healthPolicy },
-    };
-  }
-  const wish =
-    spec?.trafficDistribution ?? metadata.annotations?.["networking.istio.io/traffic-distribution"];
-  const routingPreference = PREFERENCES.get(wish?.toLowerCase() ?? "");
-  if (routingPreference !== undefined) {
-    return {
-      loadBalancing: { mode: LoadBalancing_Mode.FAILOVER, routingPreference, healthPolicy },
-    };
-  }
-  return healthPolicy === LoadBalancing_HealthPolicy.ALLOW_ALL
-    ? { loadBalancing: { healthPolicy } }
-    : {};
-}
-
-const PREFERENCES = new Map<string, LoadBalancing_Scope[]>([
-  ["preferclose", [NETWORK, REGION, ZONE]],
-  ["prefersamezone", [NETWORK, REGION, ZONE]],
-  ["prefersamenode", [NETWORK, REGION, ZONE, SUBZONE, NODE]],
-]);

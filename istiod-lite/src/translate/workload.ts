@@ -1,5 +1,5 @@
 // Pods and WorkloadEntries to istio.workload.Workload (facts of istiod's ambient index). Whether a pod
-// speaks HBONE is decided by the node agent's annotation alone, never by labels.
+// speaks HBONE is decided by the node agent's annotation alone, never by the label that asks for it.
 
 import { create } from "@bufbuild/protobuf";
 import {
@@ -10,27 +10,36 @@ import {
   WorkloadStatus,
   WorkloadType,
 } from "@ambit/api/gen/istio/workload_pb.ts";
-import type { Node, Pod, Service, WorkloadEntry } from "@ambit/api/resources/kinds.ts";
+import type { Node, Pod, WorkloadEntry } from "@ambit/api/resources/kinds.ts";
 import { ipToBytes, parseIp, type Ip } from "@ambit/common/net/ip.ts";
-import { canonicalName, canonicalRevision, labelsOf } from "./labels.ts";
-import { serviceResourceName, targetPortOn, tcpPorts } from "./service.ts";
-import type { MeshSettings } from "./settings.ts";
+import { canonicalName, canonicalRevision, type Labels, labelsOf } from "./labels.ts";
+import { localityOfNode, localityOfText } from "./locality.ts";
+import { type ServedService, servicesField } from "./served-ports.ts";
+import { type MeshSettings, trustDomainField } from "./settings.ts";
 
-export const REDIRECTION_ANNOTATION = "ambient.istio.io/redirection";
+const REDIRECTION_ANNOTATION = "ambient.istio.io/redirection";
 const TUNNEL_LABEL = "networking.istio.io/tunnel";
 
 /** What a workload's resource depends on besides its own object. */
 export interface WorkloadView {
   readonly settings: MeshSettings;
-  /** Services it is an endpoint of. */
-  readonly services: readonly Service[];
+  readonly services: readonly ServedService[];
   readonly node: Node | undefined;
   /** Keys of the policies that select it. */
   readonly policies: readonly string[];
 }
 
-export function podUid({ metadata }: Pod, { clusterId }: MeshSettings): string {
+function podUid({ metadata }: Pod, { clusterId }: MeshSettings): string {
   return `${clusterId}//Pod/${metadata.namespace}/${metadata.name}`;
+}
+
+/** Workloads that terminate HBONE themselves say so by label; for others it is `captured` or none. */
+export function tunnelOf(
+  labels: Labels,
+  captured: TunnelProtocol,
+): { tunnelProtocol: TunnelProtocol; nativeTunnel: boolean } {
+  const nativeTunnel = labels[TUNNEL_LABEL] === "http";
+  return { tunnelProtocol: nativeTunnel ? TunnelProtocol.HBONE : captured, nativeTunnel };
 }
 
 /** undefined: no workload (finished, or without an address yet). */
@@ -40,7 +49,6 @@ export function translatePod(pod: Pod, view: WorkloadView): Address | undefined 
   if (addresses.length === 0 || phase === "Succeeded" || phase === "Failed") return undefined;
   const { settings, services, node, policies } = view;
   const labels = labelsOf(pod);
-  const native = labels[TUNNEL_LABEL] === "http";
   const captured = pod.metadata.annotations?.[REDIRECTION_ANNOTATION] === "enabled";
   const workloadName = controllerName(pod);
   return create(AddressSchema, {
@@ -52,9 +60,8 @@ export function translatePod(pod: Pod, view: WorkloadView): Address | undefined 
         namespace: pod.metadata.namespace ?? "",
         addresses: addresses.map(ipToBytes),
         network: settings.network,
-        tunnelProtocol: captured || native ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
-        nativeTunnel: native,
-        trustDomain: settings.trustDomain === "cluster.local" ? "" : settings.trustDomain,
+        ...tunnelOf(labels, captured ? TunnelProtocol.HBONE : TunnelProtocol.NONE),
+        trustDomain: trustDomainField(settings),
         serviceAccount: pod.spec.serviceAccountName ?? "default",
         node: pod.spec.nodeName ?? "",
         canonicalName: canonicalName(labels, workloadName),
@@ -65,29 +72,17 @@ export function translatePod(pod: Pod, view: WorkloadView): Address | undefined 
         status: isReady(pod) ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
         networkMode: pod.spec.hostNetwork ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
         authorizationPolicies: [...policies].sort(),
-        services: Object.fromEntries(
-          services.map((service) => [
-            serviceResourceName(service, settings),
-            { ports: portsOn(pod, service) },
-          ]),
-        ),
-        ...localityOf(node),
+        services: servicesField(services),
+        ...localityOfNode(node),
       },
     },
   });
 }
 
-export function podIps({ status }: Pod): Ip[] {
+function podIps({ status }: Pod): Ip[] {
   const texts =
     status?.podIPs?.map(({ ip }) => ip) ?? (status?.podIP === undefined ? [] : [status.podIP]);
   return texts.flatMap((text) => parseIp(text) ?? []);
-}
-
-function portsOn(pod: Pod, service: Service): { servicePort: number; targetPort: number }[] {
-  return tcpPorts(service).flatMap((port) => {
-    const targetPort = targetPortOn(pod, port);
-    return targetPort === undefined ? [] : [{ servicePort: port.port, targetPort }];
-  });
 }
 
 function isReady({ metadata, status }: Pod): boolean {
@@ -112,70 +107,45 @@ function controllerName(pod: Pod): string {
     : owner.name;
 }
 
-function localityOf(node: Node | undefined) {
-  const labels = node?.metadata.labels ?? {};
-  const region = labels["topology.kubernetes.io/region"] ?? "";
-  const zone = labels["topology.kubernetes.io/zone"] ?? "";
-  const subzone = labels["topology.istio.io/subzone"] ?? "";
-  return region || zone || subzone ? { locality: { region, zone, subzone } } : {};
-}
-
-export function workloadEntryUid({ metadata }: WorkloadEntry, { clusterId }: MeshSettings): string {
-  return `${clusterId}/networking.istio.io/WorkloadEntry/${metadata.namespace}/${metadata.name}`;
-}
-
 /** A workload outside Kubernetes: always healthy, by address or by DNS name. */
 export function translateWorkloadEntry(
   entry: WorkloadEntry,
   view: WorkloadView,
 ): Address | undefined {
   const { settings, services, policies } = view;
-  const { spec } = entry;
+  const { spec, metadata } = entry;
   if (spec.address === undefined || spec.address === "" || spec.address.startsWith("unix:"))
     return undefined;
   const ip = parseIp(spec.address);
-  const labels = { ...labelsOf(entry), ...spec.labels };
-  const native = labels[TUNNEL_LABEL] === "http";
+  const labels = workloadEntryLabels(entry);
   return create(AddressSchema, {
     type: {
       case: "workload",
       value: {
-        uid: workloadEntryUid(entry, settings),
-        name: entry.metadata.name,
-        namespace: entry.metadata.namespace ?? "",
+        uid: `${settings.clusterId}/networking.istio.io/WorkloadEntry/${metadata.namespace}/${metadata.name}`,
+        name: metadata.name,
+        namespace: metadata.namespace ?? "",
         addresses: ip === undefined ? [] : [ipToBytes(ip)],
         hostname: ip === undefined ? spec.address : "",
         network: spec.network ?? settings.network,
-        tunnelProtocol: native ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
-        nativeTunnel: native,
-        trustDomain: settings.trustDomain === "cluster.local" ? "" : settings.trustDomain,
+        ...tunnelOf(labels, TunnelProtocol.NONE),
+        trustDomain: trustDomainField(settings),
         serviceAccount: spec.serviceAccount ?? "default",
-        canonicalName: canonicalName(labels, entry.metadata.name),
+        canonicalName: canonicalName(labels, metadata.name),
         canonicalRevision: canonicalRevision(labels),
         workloadType: WorkloadType.POD,
-        workloadName: entry.metadata.name,
+        workloadName: metadata.name,
         clusterId: settings.clusterId,
         authorizationPolicies: [...policies].sort(),
-        services: Object.fromEntries(
-          services.map((service) => [
-            serviceResourceName(service, settings),
-            { ports: entryPorts(entry, service) },
-          ]),
-        ),
-        ...(spec.weight !== undefined && { capacity: spec.weight }),
+        services: servicesField(services),
+        ...localityOfText(spec.locality),
+        ...(spec.weight ? { capacity: spec.weight } : {}),
       },
     },
   });
 }
 
-function entryPorts(
-  { spec }: WorkloadEntry,
-  service: Service,
-): { servicePort: number; targetPort: number }[] {
-  return tcpPorts(service).flatMap((port) => {
-    const named = port.name === undefined ? undefined : spec.ports?.[port.name];
-    const targetPort =
-      named ?? (typeof port.targetPort === "string" ? undefined : (port.targetPort ?? port.port));
-    return targetPort === undefined ? [] : [{ servicePort: port.port, targetPort }];
-  });
+/** The labels that select it: the object's own and those it gives its workload. */
+export function workloadEntryLabels(entry: WorkloadEntry): Labels {
+  return { ...labelsOf(entry), ...entry.spec.labels };
 }

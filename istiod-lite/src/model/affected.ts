@@ -1,0 +1,124 @@
+// What must be translated again after an object came, changed or went: the keys of whatever its old or its
+// new version has a say in. Too many would cost time, too few would leave something stale.
+
+import type {
+  AuthorizationPolicy,
+  EndpointSlice,
+  Namespace,
+  PeerAuthentication,
+  Resource,
+  Service,
+  ServiceEntry,
+} from "@ambit/api/resources/kinds.ts";
+import { keyOf, keyText } from "@ambit/common/resources/source.ts";
+import type { Labels } from "../translate/labels.ts";
+import { selectsWorkloads } from "../translate/peer-authentication.ts";
+import { serviceSelector } from "../translate/service.ts";
+import { serviceEntrySelector } from "../translate/service-entry.ts";
+import { type MeshObjects, podsOfSlice } from "./mesh-objects.ts";
+
+/** The static policy stands under an empty key: it belongs to no object. */
+export const STATIC_KEY = "";
+
+/** Keys that one version of an object has a say in. Both versions are asked, after the change. */
+export function* affectedBy(
+  version: Resource,
+  objects: MeshObjects,
+  rootNamespace: string,
+): Generator<string> {
+  yield keyText(keyOf(version));
+  switch (version.kind) {
+    case "Service":
+      yield* byService(version, objects);
+      break;
+    case "ServiceEntry":
+      yield* byServiceEntry(version, objects);
+      break;
+    case "EndpointSlice":
+      yield* byEndpointSlice(version, objects);
+      break;
+    case "AuthorizationPolicy":
+      yield* byPolicy(version, objects, rootNamespace);
+      break;
+    case "PeerAuthentication":
+      yield* byPeerAuthentication(version, objects, rootNamespace);
+      break;
+    case "Node":
+      yield* objects.podsOnNode(version.metadata.name);
+      break;
+    case "Namespace":
+      yield* byNamespace(version, objects);
+      break;
+    case "Pod":
+    case "WorkloadEntry":
+    case "ServiceAccount":
+    case "Deployment":
+      break;
+  }
+}
+
+/** The workloads its selector names, or the slices that list its endpoints and the pods in them. */
+function* byService(service: Service, objects: MeshObjects): Generator<string> {
+  const selector = serviceSelector(service);
+  if (selector !== undefined) yield* selected(objects, selector, service.metadata.namespace);
+  for (const slice of objects.slicesOf(service)) {
+    yield keyText(keyOf(slice));
+    if (selector === undefined) yield* podsOfSlice(slice);
+  }
+}
+
+function* byServiceEntry(entry: ServiceEntry, objects: MeshObjects): Generator<string> {
+  const selector = serviceEntrySelector(entry);
+  if (selector !== undefined) yield* selected(objects, selector, entry.metadata.namespace);
+}
+
+/** Pods of a service that selects them do not depend on its slices. */
+function* byEndpointSlice(slice: EndpointSlice, objects: MeshObjects): Generator<string> {
+  const service = objects.serviceOf(slice);
+  if (service !== undefined && serviceSelector(service) === undefined) yield* podsOfSlice(slice);
+}
+
+function* byPolicy(
+  { spec, metadata }: AuthorizationPolicy,
+  objects: MeshObjects,
+  rootNamespace: string,
+): Generator<string> {
+  if (spec.selector === undefined) return;
+  const { namespace = "" } = metadata;
+  const scope = namespace === rootNamespace ? undefined : namespace;
+  const labels = spec.selector.matchLabels ?? {};
+  yield* selected(objects, labels, scope);
+  yield* entriesWithEndpoints(objects, scope);
+}
+
+/** The static policy, the converted ones below it, and every workload whose mode may change. */
+function* byPeerAuthentication(
+  policy: PeerAuthentication,
+  objects: MeshObjects,
+  rootNamespace: string,
+): Generator<string> {
+  yield STATIC_KEY;
+  const { namespace = "" } = policy.metadata;
+  const scope = namespace === rootNamespace ? undefined : namespace;
+  const selects = selectsWorkloads(policy);
+  yield* selected(objects, selects ? (policy.spec.selector?.matchLabels ?? {}) : {}, scope);
+  yield* entriesWithEndpoints(objects, scope);
+  if (selects) return;
+  for (const other of objects.peerAuthentications.within(scope)) yield keyText(keyOf(other));
+}
+
+/** Its annotations are defaults of its services, and its labels may name the network of the mesh. */
+function* byNamespace({ metadata }: Namespace, objects: MeshObjects): Generator<string> {
+  for (const service of objects.services.inNamespace(metadata.name)) yield keyText(keyOf(service));
+  for (const entry of objects.serviceEntries.inNamespace(metadata.name))
+    yield keyText(keyOf(entry));
+}
+
+function* selected(objects: MeshObjects, selector: Labels, namespace?: string): Generator<string> {
+  for (const workload of objects.selected(selector, namespace)) yield keyText(keyOf(workload));
+}
+
+/** Endpoints inside ServiceEntries are workloads too, translated with their entry. */
+function* entriesWithEndpoints(objects: MeshObjects, namespace?: string): Generator<string> {
+  for (const entry of objects.serviceEntries.within(namespace)) yield keyText(keyOf(entry));
+}
