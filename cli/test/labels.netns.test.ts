@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, WITHIN_A_SECOND } from "./lab.ts";
+import { Lab, SOON } from "./lab.ts";
 import { pod, SHOP } from "./shop.ts";
 
 const lab = new Lab();
@@ -14,7 +14,7 @@ const label = (...args: string[]) => lab.must("local", "label", ...args);
 const touched = (name: string) => lab.exec(name, "sh", "-c", "readlink /proc/self/ns/net");
 
 async function expectMode(name: string, mode: "enrolled" | "not enrolled"): Promise<void> {
-  const poll = expect.poll(() => meshOf(name), WITHIN_A_SECOND);
+  const poll = expect.poll(() => meshOf(name), SOON);
   await (mode === "enrolled" ? poll.toBe("enrolled") : poll.not.toBe("enrolled"));
 }
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { isOurs, Lab, WITHIN_A_SECOND } from "./lab.ts";
+import { isOurs, Lab, SOON } from "./lab.ts";
 import { SHOP } from "./shop.ts";
 
 type Outcome = "reached" | "refused";
@@ -30,10 +30,10 @@ async function bites(
 ): Promise<void> {
   await lab.whileApplied(yaml, async () => {
     for (const [pod, url, outcome] of checks)
-      await expect.poll(() => lab.reach(pod, url), WITHIN_A_SECOND).toBe(outcome);
+      await expect.poll(() => lab.reach(pod, url), SOON).toBe(outcome);
   });
   for (const [pod, url] of checks)
-    await expect.poll(() => lab.reach(pod, url), WITHIN_A_SECOND).toBe("reached");
+    await expect.poll(() => lab.reach(pod, url), SOON).toBe("reached");
 }
 
 describe("PeerAuthentication, within a second and lifted again", () => {
@@ -99,7 +99,7 @@ describe("AuthorizationPolicy, within a second and lifted again", () => {
 
   it.runIf(isOurs("node-1"))("is named by explain", () =>
     lab.whileApplied(authorization("DENY", source("namespaces: [shop]")), async () => {
-      await expect.poll(() => lab.reach(...FROM_CLIENT), WITHIN_A_SECOND).toBe("refused");
+      await expect.poll(() => lab.reach(...FROM_CLIENT), SOON).toBe("refused");
       const text = await lab.must("explain", "client.shop", "far.shop:80", "-o", "json");
       expect(JSON.parse(text)).toMatchObject({ verdict: "denied", decidedBy: "shop/p" });
     }),
