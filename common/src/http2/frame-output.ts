@@ -3,10 +3,12 @@
 // is under way at a time; what comes meanwhile waits for it and leaves together.
 
 import type { Duplex } from "node:stream";
+import { type DirectWriter, directWriter } from "../sys/write-directly.ts";
 import { releaseScratch, takeScratch } from "../net/scratch.ts";
 
 export class FrameOutput {
   readonly #socket: Duplex;
+  readonly #writer: DirectWriter;
   readonly #onRoom: () => void;
   /** Written by nobody yet, in order: full scratches, then the one being filled. */
   #full: Buffer[] | undefined;
@@ -15,11 +17,16 @@ export class FrameOutput {
   /** Given to the socket, which holds on to it until the callback. */
   #inFlight: Buffer | undefined;
   #pressed = false;
-  #finished = false;
+  /** Called when the socket has ended. */
+  #finished: (() => void) | undefined;
 
-  /** `onRoom` is called when all is written, if there was so much that `pressed` was true. */
+  /**
+   * `onRoom` is called when all is written, if there was so much that `pressed` was true. Nobody else
+   * may write to the socket.
+   */
   constructor(socket: Duplex, onRoom: () => void) {
     this.#socket = socket;
+    this.#writer = directWriter(socket);
     this.#onRoom = onRoom;
   }
 
@@ -42,9 +49,13 @@ export class FrameOutput {
     return this.#pressed;
   }
 
+  /** It was told to finish: nothing may be appended any more. */
+  get finished(): boolean {
+    return this.#finished !== undefined;
+  }
+
   /** Appends a copy; `bytes` may be reused at once. */
   append(bytes: Uint8Array): void {
-    if (this.#finished) return;
     for (let at = 0; at < bytes.length;) {
       const room = this.room();
       const count = Math.min(room.length - this.#filled, bytes.length - at);
@@ -74,7 +85,7 @@ export class FrameOutput {
 
   /** Starts to write what was appended, unless a write is under way. */
   flush(): void {
-    if (this.#inFlight !== undefined || this.#finished) return;
+    if (this.#inFlight !== undefined) return;
     const next = this.#full?.shift();
     const bytes = next ?? this.#filling;
     if (bytes === undefined) return;
@@ -84,27 +95,37 @@ export class FrameOutput {
       this.#filled = 0;
     }
     this.#inFlight = bytes;
-    this.#socket.write(bytes.subarray(0, length), this.#onWritten);
+    this.#writer.write(bytes.subarray(0, length), this.#onWritten);
   }
 
-  /** Hands everything to the socket, ends it, and calls `done` when that is through. */
+  /** Writes everything, ends the socket, and calls `done` when that is through. */
   finish(done: () => void): void {
-    if (this.#finished) return;
-    for (const full of this.#full ?? []) this.#socket.write(full);
-    if (this.#filling !== undefined) this.#socket.write(this.#filling.subarray(0, this.#filled));
-    this.#finished = true;
-    this.#filling = undefined;
-    this.#full = undefined;
-    this.#socket.end(done);
+    if (this.#finished !== undefined) return;
+    this.#finished = done;
+    this.flush();
+    this.#endWhenEmpty();
   }
 
-  readonly #onWritten = (error?: Error | null): void => {
+  #endWhenEmpty(): void {
+    if (this.#finished !== undefined && this.empty) this.#socket.end(this.#finished);
+  }
+
+  readonly #onWritten = (error?: Error): void => {
     if (this.#inFlight !== undefined) releaseScratch(this.#inFlight);
     this.#inFlight = undefined;
-    if (error || this.#finished) return;
+    if (error !== undefined) return this.#drop(error);
     this.flush();
+    this.#endWhenEmpty();
     if (!this.#pressed || this.#full?.length) return;
     this.#pressed = false;
     this.#onRoom();
   };
+
+  /** Nothing can be written any more. */
+  #drop(error: Error): void {
+    if (this.#filling !== undefined) releaseScratch(this.#filling);
+    this.#filling = undefined;
+    this.#full = undefined;
+    this.#socket.destroy(error);
+  }
 }

@@ -13,7 +13,8 @@ const BATCH_STREAMS = 4;
 export class FrameWriter {
   readonly #output: FrameOutput;
   readonly #activeStreams: () => number;
-  readonly #header = Buffer.alloc(FRAME_HEADER_BYTES + 4);
+  readonly #header = Buffer.alloc(FRAME_HEADER_BYTES);
+  readonly #number = Buffer.alloc(4);
   #scheduled: "none" | "tick" | "turn" = "none";
   #controlBytes = 0;
 
@@ -30,16 +31,18 @@ export class FrameWriter {
 
   /** A frame with a payload that may be reused by the caller. */
   control(type: number, flags: number, streamId: number, payload?: Uint8Array): void {
+    if (this.#output.finished) return;
     const length = payload?.length ?? 0;
-    writeHeader(this.#header, length, type, flags, streamId);
-    this.#appendControl(FRAME_HEADER_BYTES, payload);
+    this.#countControl(FRAME_HEADER_BYTES + length);
+    this.#appendHeader(length, type, flags, streamId);
+    if (payload !== undefined) this.#output.append(payload);
+    this.#schedule();
   }
 
   /** A frame of four payload bytes: WINDOW_UPDATE, RST_STREAM. */
   control32(type: number, streamId: number, value: number): void {
-    writeHeader(this.#header, 4, type, 0, streamId);
-    this.#header.writeUInt32BE(value, FRAME_HEADER_BYTES);
-    this.#appendControl(FRAME_HEADER_BYTES + 4);
+    this.#number.writeUInt32BE(value);
+    this.control(type, 0, streamId, this.#number);
   }
 
   /** A header block: HEADERS, and CONTINUATION as far as the peer's frame size asks for it. */
@@ -67,8 +70,8 @@ export class FrameWriter {
 
   /** A DATA frame; `payload` may be reused by the caller. False: stop until onRoom. */
   data(streamId: number, payload: Buffer): boolean {
-    writeHeader(this.#header, payload.length, FrameType.DATA, 0, streamId);
-    this.#output.append(this.#header.subarray(0, FRAME_HEADER_BYTES));
+    if (this.#output.finished) return true;
+    this.#appendHeader(payload.length, FrameType.DATA, 0, streamId);
     this.#output.append(payload);
     this.#schedule();
     return !this.#output.pressed;
@@ -84,12 +87,22 @@ export class FrameWriter {
     this.#output.finish(done);
   }
 
-  #appendControl(headerBytes: number, payload?: Uint8Array): void {
+  #countControl(bytes: number): void {
     if (this.#output.empty) this.#controlBytes = 0;
-    this.#controlBytes += headerBytes + (payload?.length ?? 0);
-    this.#output.append(this.#header.subarray(0, headerBytes));
-    if (payload !== undefined) this.#output.append(payload);
-    this.#schedule();
+    this.#controlBytes += bytes;
+  }
+
+  /** In place when the scratch has room for it, which it nearly always has. */
+  #appendHeader(length: number, type: number, flags: number, streamId: number): void {
+    const room = this.#output.room();
+    const at = this.#output.filledBytes;
+    if (room.length - at < FRAME_HEADER_BYTES) {
+      writeHeader(this.#header, 0, length, type, flags, streamId);
+      this.#output.append(this.#header);
+    } else {
+      writeHeader(room, at, length, type, flags, streamId);
+      this.#output.advance(FRAME_HEADER_BYTES);
+    }
   }
 
   /** A write under way flushes what waits when it is done: nothing to schedule. */
@@ -118,15 +131,16 @@ export class FrameWriter {
 
 function writeHeader(
   target: Buffer,
+  at: number,
   length: number,
   type: number,
   flags: number,
   streamId: number,
 ): void {
-  target[0] = length >> 16;
-  target[1] = length >> 8;
-  target[2] = length;
-  target[3] = type;
-  target[4] = flags;
-  target.writeUInt32BE(streamId, 5);
+  target[at] = length >> 16;
+  target[at + 1] = length >> 8;
+  target[at + 2] = length;
+  target[at + 3] = type;
+  target[at + 4] = flags;
+  target.writeUInt32BE(streamId, at + 5);
 }

@@ -3,11 +3,18 @@
 
 import { type HeaderField, STATIC_TABLE } from "./hpack-table.ts";
 
-const NAME_INDEX = new Map<string, number>();
-const FIELD_INDEX = new Map<string, number>();
+interface StaticName {
+  readonly index: number;
+  readonly indexOfValue: Map<string, number>;
+}
+
+const STATIC_NAMES = new Map<string, StaticName>();
 STATIC_TABLE.forEach(({ name, value }, i) => {
-  if (!NAME_INDEX.has(name)) NAME_INDEX.set(name, i + 1);
-  FIELD_INDEX.set(`${name}=${value}`, i + 1);
+  const entry = STATIC_NAMES.getOrInsertComputed(name, () => ({
+    index: i + 1,
+    indexOfValue: new Map<string, number>(),
+  }));
+  entry.indexOfValue.set(value, i + 1);
 });
 
 /** Encodes a header list; names must be lower case, text Latin-1. */
@@ -21,9 +28,10 @@ export function hpackEncode(fields: readonly HeaderField[]): Buffer {
 }
 
 function encodeField(out: Buffer, at: number, { name, value }: HeaderField): number {
-  const whole = FIELD_INDEX.get(`${name}=${value}`);
+  const known = STATIC_NAMES.get(name);
+  const whole = known?.indexOfValue.get(value);
   if (whole !== undefined) return encodeInteger(out, at, 0x80, 7, whole);
-  const index = NAME_INDEX.get(name) ?? 0;
+  const index = known?.index ?? 0;
   let end = encodeInteger(out, at, 0x00, 4, index);
   if (index === 0) end = encodeString(out, end, name);
   return encodeString(out, end, value);
