@@ -75,8 +75,11 @@ export function translateAuthorizationPolicy(
     return { accepted: false, reason: "UnsupportedValue", message: refusal };
   }
   const namespace = metadata.namespace ?? "";
-  const rules = (spec.rules ?? []).map((rule) => translateRule(rule, namespace));
   const isDeny = spec.action === "DENY";
+  const rules = (spec.rules ?? []).map((rule) => {
+    const translated = translateRule(rule, namespace);
+    return isDeny ? broadened(translated) : translated;
+  });
   const authorization = create(AuthorizationSchema, {
     name: metadata.name,
     namespace,
@@ -124,6 +127,16 @@ function consequence(isDeny: boolean, rulesLeft: number): string {
   return rulesLeft === 0
     ? "No rule of this ALLOW policy is left, so it denies everything."
     : "This ALLOW policy is enforced without the rules that have them: it allows less than it says.";
+}
+
+/**
+ * A DENY rule as it is enforced without its HTTP attributes: a clause that asked for nothing else holds
+ * always. When nothing at all is left, the rule has no effect rather than to deny everything.
+ */
+function broadened({ rule, http }: L4Rule): L4Rule {
+  if (http.length === 0) return { rule, http };
+  const left = rule.clauses.filter(({ matches }) => !matches.some(isEmptyMatch));
+  return { rule: left.length === 0 ? rule : { ...rule, clauses: left }, http };
 }
 
 /** ztunnel passes over a match that asks for nothing; a clause of only such ones never holds. */
