@@ -169,6 +169,22 @@ describe("the other routes", () => {
     });
   });
 
+  it("/explain?id= tells what became of a connection, or that nobody knows it", async () => {
+    const { call, workers } = setUp();
+    const failed = { id: "7f", reason: "POLICY_DENIED" };
+    workers.answers.connections = () => [CONNECTION, { ...CONNECTION, id: "7f" }];
+    workers.answers.failures = ({ id }) => (id === "7f" ? [failed] : []) as never[];
+    expect(bodyOf(await call("GET /explain", "id=7f"))).toEqual({
+      id: "7f",
+      live: [{ ...CONNECTION, id: "7f" }],
+      failed: [failed],
+    });
+    expect(await call("GET /explain", "id=80")).toMatchObject({
+      status: 404,
+      body: "connection 80 is neither live nor among the latest failures of this node\n",
+    });
+  });
+
   it.each([
     ["profile", "seconds=0", 400],
     ["profile", "seconds=301", 400],

@@ -26,6 +26,7 @@ const INDEX = `<!doctype html><title>ztunnel</title><h1>ztunnel</h1><ul>
 <li><a href="/config_dump">/config_dump</a> the mesh as this node knows it
 <li><a href="/connections">/connections</a> live connections
 <li>/explain?source=namespace/pod&amp;destination=host:port why a connection goes where it goes
+<li>/explain?id=ID what became of a connection, by the id of its access line
 <li>/logging?level=debug (POST), /logging?reset (POST)
 <li>/quitquitquit (POST)
 <li><a href="/debug/pprof/profile?seconds=10">/debug/pprof/profile</a> CPU, ?thread=main for the main thread
@@ -72,17 +73,34 @@ async function dump({
   });
 }
 
-async function explain({ workers }: AdminParts, query: URLSearchParams): Promise<HttpReply> {
+async function explain(parts: AdminParts, query: URLSearchParams): Promise<HttpReply> {
+  const { workers } = parts;
+  const id = query.get("id");
+  if (id !== null) return explainConnection(parts, id);
   const source = query.get("source");
   const destination = query.get("destination");
   if (source === null || destination === null) {
-    return textReply("explain needs ?source=namespace/pod&destination=host:port\n", 400);
+    const usage = "explain needs ?source=namespace/pod&destination=host:port, or ?id=ID\n";
+    return textReply(usage, 400);
   }
   try {
     return jsonReply(await workers.askOne("explain", { source, destination }));
   } catch (error) {
     return textReply(`${errorMessage(error)}\n`, 404);
   }
+}
+
+/** What became of a connection: it lives, or it failed not long ago. */
+async function explainConnection({ workers }: AdminParts, id: string): Promise<HttpReply> {
+  const [connections, failures] = await Promise.all([
+    workers.askAll("connections", null),
+    workers.askAll("failures", { id }),
+  ]);
+  const live = connections.flat().filter((connection) => connection.id === id);
+  const failed = failures.flat();
+  if (live.length + failed.length > 0) return jsonReply({ id, live, failed });
+  const unknown = "neither live nor among the latest failures of this node";
+  return textReply(`connection ${id} is ${unknown}\n`, 404);
 }
 
 /** `?level=` adds to the filter, `?reset` starts over from the configured one (ztunnel §7.3). */

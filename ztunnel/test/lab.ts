@@ -133,9 +133,8 @@ export class Lab implements Disposable {
 
   /** From now on, what is sent to a side vanishes without an answer. */
   dropTo(side: "client" | "server"): void {
-    const input =
-      "table inet drop { chain input { type filter hook prerouting priority -300; iifname != lo drop; } }";
-    execFileSync("ip", ["netns", "exec", this.netns(side), "nft", "-f", "-"], { input });
+    const apply = ["netns", "exec", this.netns(side), "nft", "-f", "-"];
+    execFileSync("ip", apply, { input: SILENCE });
   }
 
   /** A connection, by default from the client to the echo server, through whatever is in between. */
@@ -243,7 +242,7 @@ export class Ztunnel {
 
 /** Writes, and reads until as much has come back. */
 export async function roundTrip(socket: net.Socket, text: string): Promise<string> {
-  if (socket.destroyed) throw new Error("closed before anything was sent");
+  if (socket.destroyed || socket.readableEnded) throw new Error("closed before anything was sent");
   let received = "";
   const answered = new Promise<string>((done, failed) => {
     const onData = (chunk: Buffer) => {
@@ -251,11 +250,13 @@ export async function roundTrip(socket: net.Socket, text: string): Promise<strin
       if (received.length < text.length) return;
       socket.off("data", onData);
       socket.off("close", onClose);
+      socket.off("end", onClose);
       done(received);
     };
     const onClose = () => failed(new Error(`closed after ${received.length} bytes`));
     socket.on("data", onData);
     socket.once("close", onClose);
+    socket.once("end", onClose);
   });
   socket.write(text);
   return answered;
@@ -282,6 +283,15 @@ export function ended(socket: net.Socket): Promise<void> {
 function ip(...args: readonly string[]): void {
   execFileSync("ip", args, { stdio: ["ignore", "ignore", "pipe"] });
 }
+
+const SILENCE = `
+table inet silence {
+  chain prerouting {
+    type filter hook prerouting priority -300
+    iifname != "lo" drop
+  }
+}
+`;
 
 /** What the node agent does for an enrolled pod, as far as a test needs it. */
 const REDIRECT = `

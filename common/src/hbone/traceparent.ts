@@ -30,6 +30,16 @@ export function newTraceparent(): string {
   return text;
 }
 
+/** The id that both ends of a connection share: the trace id of a well-formed header. */
+export function traceIdOf(traceparent: string): string {
+  return traceparent.slice("00-".length, "00-".length + 2 * TRACE_ID_BYTES);
+}
+
+/** What a peer sent, when it is well-formed, or else a new one (ztunnel §1.4). */
+export function traceparentFrom(header: string | undefined): string {
+  return header !== undefined && parseTraceparent(header) !== undefined ? header : newTraceparent();
+}
+
 /** Exactly 55 characters in four hexadecimal parts, ids not all zero (W3C Trace Context §3.2). */
 export function parseTraceparent(header: string): Traceparent | undefined {
   if (header.length !== TRACEPARENT_LENGTH) return undefined;

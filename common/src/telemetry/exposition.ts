@@ -9,6 +9,8 @@ export interface Sample {
   readonly value: number;
   /** For histograms: _bucket, _sum, _count. */
   readonly metricName?: string;
+  /** Labels of one event that a counter's sample counted; only OpenMetrics can show them. */
+  readonly exemplar?: Readonly<Record<string, string>>;
 }
 
 export interface Family {
@@ -38,7 +40,8 @@ export function mergeFamilies(groups: readonly (readonly Family[])[]): Family[] 
   }));
 }
 
-export function renderOpenMetrics(families: readonly Family[]): string {
+/** Exemplars only on request: readers of the classic text take them for an error. */
+export function renderOpenMetrics(families: readonly Family[], exemplars = false): string {
   const lines: string[] = [];
   for (const { name, help, type, values } of families) {
     if (values.length === 0) continue;
@@ -46,7 +49,9 @@ export function renderOpenMetrics(families: readonly Family[]): string {
     lines.push(`# HELP ${base} ${help}.`.replace("..", "."), `# TYPE ${base} ${type}`);
     for (const sample of values) {
       const sampleName = sample.metricName ?? (type === "counter" ? `${base}_total` : base);
-      lines.push(`${sampleName}${renderLabels(sample.labels)} ${sample.value}`);
+      const exemplar =
+        exemplars && sample.exemplar !== undefined ? ` # ${renderLabels(sample.exemplar)} 1` : "";
+      lines.push(`${sampleName}${renderLabels(sample.labels)} ${sample.value}${exemplar}`);
     }
   }
   lines.push("# EOF");
@@ -93,7 +98,7 @@ export function metricsReply(
   const type = open
     ? "application/openmetrics-text;charset=utf-8;version=1.0.0"
     : "text/plain; charset=utf-8";
-  return reply(renderOpenMetrics(families), type, request);
+  return reply(renderOpenMetrics(families, open), type, request);
 }
 
 async function reply(

@@ -1,5 +1,5 @@
-// Authorizing: the verdict of the destination's policies on a connection, and again on the living ones
-// whenever policies or workloads change.
+// Authorizing: the verdict of the destination's policies on a new connection. review.ts asks again while
+// the connection lives.
 
 import { evaluate, refusalText } from "@ambit/common/policy/evaluate.ts";
 import type { ConnectionSubject } from "@ambit/common/policy/match.ts";
@@ -25,14 +25,4 @@ export function authorize(
     });
   }
   if (!decision.allowed) throw new ProxyError("POLICY_DENIED", refusalText(decision));
-}
-
-/** Ends the tracked inbound connections that policies now forbid; others are not touched. */
-export function reauthorize({ state, connections }: ProxyContext): void {
-  for (const { connection, workload, subject } of connections) {
-    if (subject === undefined) continue;
-    const current = state.workload(workload.uid) ?? workload;
-    if (evaluate(state.policiesFor(current), subject).allowed) continue;
-    connection.abort(new ProxyError("POLICY_CHANGED", "connection closed due to policy change"));
-  }
 }

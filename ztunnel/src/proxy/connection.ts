@@ -2,10 +2,14 @@
 // the admin port. Owns no socket; each connection says how it is torn down.
 
 import type { ConnectionSubject } from "@ambit/common/policy/match.ts";
+import type { Policy } from "@ambit/common/policy/policy.ts";
+import type { Drain } from "@ambit/common/process/drain.ts";
+import type { SpiffeId } from "@ambit/common/tls/identity.ts";
+import type { Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { Workload, WorkloadUid } from "../state/workload.ts";
 import type { Direction, PathKind } from "../telemetry/connection-telemetry.ts";
-import type { ProxyError } from "./proxy-error.ts";
+import { drainError, type ProxyError } from "./proxy-error.ts";
 
 /** What the admin port shows of a connection (ztunnel §7.3 workloadState). */
 export interface ConnectionSummary {
@@ -22,6 +26,7 @@ export interface ConnectionSummary {
 
 /** One live connection. `abort` may come at any moment; the first reason wins. */
 export class Connection {
+  /** The trace id: the same in the access line, the metric's exemplar and explain, at both ends. */
   readonly id: string;
   readonly #teardowns = new Set<() => void>();
   #error: ProxyError | undefined;
@@ -47,6 +52,43 @@ export class Connection {
     for (const teardown of this.#teardowns) teardown();
     this.#teardowns.clear();
   }
+
+  /**
+   * The result of `work`; rejects as soon as the connection is aborted. What `work` still brings then
+   * is given to `discard`.
+   */
+  unlessAborted<T>(work: Promise<T>, discard: (late: T) => void): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const teardown = () => reject(this.#error!);
+      this.onAbort(teardown);
+      work.then(
+        (result) => {
+          this.#teardowns.delete(teardown);
+          if (this.#error === undefined) resolve(result);
+          else discard(result);
+        },
+        (error: unknown) => {
+          this.#teardowns.delete(teardown);
+          reject(error);
+        },
+      );
+    });
+  }
+
+  /** Ends with its pod, until the returned function is called. */
+  endWith(drain: Drain): () => void {
+    const end = () => this.abort(drainError(drain.mode));
+    drain.forced.addEventListener("abort", end, { once: true });
+    if (drain.forced.aborted) end();
+    return () => drain.forced.removeEventListener("abort", end);
+  }
+}
+
+/** The workload that a tunnel ends at, as it was when the tunnel was opened. */
+export interface Hop {
+  readonly workload: Workload;
+  readonly ip: Ip;
+  readonly allowedIdentities: readonly SpiffeId[];
 }
 
 /** What is known of a connection once it is under way. */
@@ -62,23 +104,14 @@ export interface TrackedConnection {
   readonly counters: { readonly sent: number; readonly received: number };
   /** Inbound only: what policies are asked about, again whenever they change. */
   readonly subject?: ConnectionSubject;
+  /** The policies that were asked last. */
+  reviewed?: readonly Policy[];
+  /** Outbound only: where its tunnel ends. */
+  readonly hop?: Hop;
 }
 
 export class ConnectionTable {
   readonly #tracked = new Set<TrackedConnection>();
-  readonly #prefix: string;
-  #next = 0;
-
-  /** `prefix` keeps the ids of several workers apart. */
-  constructor(prefix: string) {
-    this.#prefix = prefix;
-  }
-
-  /** A connection with an id that appears in its access line, its metrics' exemplar and explain. */
-  create(): Connection {
-    this.#next++;
-    return new Connection(`${this.#prefix}-${this.#next.toString(36)}`);
-  }
 
   /** Tracks until the returned function is called. */
   track(tracked: TrackedConnection): () => void {

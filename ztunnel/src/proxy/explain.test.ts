@@ -88,6 +88,7 @@ describe("a connection is explained", () => {
   it("with the reason when nothing takes it, and no policy asked", () => {
     expect(ask("ns/client", "10.96.0.2:80")).toMatchObject({
       reason: expect.stringContaining("has no ready endpoint"),
+      code: "NO_UPSTREAM",
       policies: [],
     });
   });
@@ -122,6 +123,7 @@ describe("policies are told one by one", () => {
       verdict: "denied",
       decidedBy: "ns/closed",
       reason: "policy rejection: explicitly denied by: ns/closed",
+      code: "POLICY_DENIED",
     });
   });
 

@@ -24,6 +24,7 @@ import {
 } from "../state/outbound-route.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { ProxyContext } from "./context.ts";
+import type { ProxyErrorCode } from "./proxy-error.ts";
 
 export interface Explanation {
   readonly source: { readonly workload: string; readonly identity: string };
@@ -32,6 +33,8 @@ export interface Explanation {
   readonly path: "local" | "hbone" | "tcp" | "passthrough" | "double-hbone" | "none";
   readonly verdict: "allowed" | "denied" | "unreachable";
   readonly reason: string;
+  /** What the access line would give as `reason`; absent when the connection would be made. */
+  readonly code?: ProxyErrorCode;
   readonly decidedBy?: string;
   readonly policies: readonly PolicyTrial[];
 }
@@ -69,7 +72,8 @@ export function explain(
     steps,
   };
   if (route.kind === "refused") {
-    return { ...base, path: "none", verdict: "unreachable", reason: route.reason, policies: [] };
+    const { code, reason } = route;
+    return { ...base, path: "none", verdict: "unreachable", reason, code, policies: [] };
   }
   return { ...base, ...explainArrival(context, source, route, steps) };
 }
@@ -111,7 +115,7 @@ function findDestination(
   return { ip: address, port: parts.port };
 }
 
-type Arrival = Pick<Explanation, "path" | "verdict" | "reason" | "decidedBy" | "policies">;
+type Arrival = Omit<Explanation, "source" | "destination" | "steps">;
 
 /** What the destination's policies say of the connection when it arrives. */
 function explainArrival(
@@ -145,6 +149,7 @@ function explainArrival(
     path,
     verdict: decision.allowed ? "allowed" : "denied",
     reason: decision.allowed ? allowedText(decision.reason) : refusalText(decision),
+    ...(!decision.allowed && { code: "POLICY_DENIED" as const }),
     ...(decision.policy !== undefined && { decidedBy: decision.policy }),
     policies: explainPolicies(policies, subject),
   };

@@ -2,7 +2,7 @@
 
 import type { Workload } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
-import { ProxyError } from "./proxy-error.ts";
+import { drainError, ProxyError } from "./proxy-error.ts";
 
 /** A pod may start talking before the control plane told us of it (ztunnel §3.1 step 0). */
 const WORKLOAD_WAIT_MS = 5_000;
@@ -15,7 +15,7 @@ interface Remembered {
 /** The answer holds until the state changes: a look-up would scan all workloads. */
 const remembered = new WeakMap<Pod, Remembered>();
 
-/** The pod's workload as xDS knows it, waiting a little for it. Rejects with UNKNOWN_SOURCE. */
+/** The pod's workload as xDS knows it, waiting a little for it. Rejects with why there is none. */
 export async function identify(context: ProxyContext, pod: Pod): Promise<Workload> {
   return knownWorkload(context, pod) ?? (await waitForWorkload(context, pod));
 }
@@ -31,18 +31,35 @@ export function knownWorkload({ state, config }: ProxyContext, pod: Pod): Worklo
 
 function waitForWorkload(context: ProxyContext, pod: Pod): Promise<Workload> {
   return new Promise((resolve, reject) => {
-    const stop = context.state.onChange(() => {
+    const { forced } = pod.drain;
+    const stop = () => {
+      timer.cancel();
+      unsubscribe();
+      forced.removeEventListener("abort", onForced);
+    };
+    const onForced = () => {
+      stop();
+      reject(drainError(pod.drain.mode));
+    };
+    const unsubscribe = context.state.onChange(() => {
       const workload = knownWorkload(context, pod);
       if (workload === undefined) return;
-      timer.cancel();
       stop();
       resolve(workload);
     });
     const timer = context.clock.after(WORKLOAD_WAIT_MS, () => {
       stop();
-      const { namespace, name } = pod.info;
-      const message = `pod ${namespace}/${name} is not known to the control plane (waited ${WORKLOAD_WAIT_MS / 1000} s)`;
-      reject(new ProxyError("UNKNOWN_SOURCE", message));
+      reject(unknownPod(pod));
     });
+    forced.addEventListener("abort", onForced);
+    if (forced.aborted) onForced();
   });
+}
+
+function unknownPod({ info: { namespace, name } }: Pod): ProxyError {
+  const seconds = WORKLOAD_WAIT_MS / 1000;
+  return new ProxyError(
+    "UNKNOWN_SOURCE",
+    `pod ${namespace}/${name} is not known to the control plane (waited ${seconds} s)`,
+  );
 }

@@ -2,6 +2,7 @@
 // no identity, so STRICT policies refuse it; what they allow is handed to the application as it is.
 
 import { relaySockets } from "@ambit/common/hbone/relay.ts";
+import { newTraceparent, traceIdOf } from "@ambit/common/hbone/traceparent.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
@@ -20,17 +21,14 @@ export async function handleInboundPassthrough(
   using hold = pod.drain.hold();
   const accepted = describeRedirected(client);
   if (accepted === undefined) return client.destroy();
+  const id = traceIdOf(newTraceparent());
   try {
     refuseSelfCall(accepted.destination, "inbound");
-    await servePlaintext(context, pod, client, accepted);
+    await servePlaintext({ id, context, pod, client, accepted });
   } catch (error) {
     const failure = asProxyError(error);
     if (isEarly(failure)) {
-      logEarlyFailure(context.telemetry.access, {
-        ...accepted,
-        direction: "inbound",
-        error: failure,
-      });
+      logEarlyFailure(context.telemetry, { ...accepted, id, direction: "inbound", error: failure });
     }
   } finally {
     client.destroy();
@@ -38,17 +36,22 @@ export async function handleInboundPassthrough(
   }
 }
 
+const EARLY_CODES: ReadonlySet<string> = new Set(["SELF_CALL", "UNKNOWN_SOURCE"]);
+
 /** What failed before `serve` wrote an access line of its own. */
 function isEarly({ code }: ProxyError): boolean {
-  return code === "SELF_CALL" || code === "UNKNOWN_SOURCE";
+  return EARLY_CODES.has(code);
 }
 
-async function servePlaintext(
-  context: ProxyContext,
-  pod: Pod,
-  client: ByteSocket,
-  accepted: Accepted,
-): Promise<void> {
+interface Arrival {
+  readonly id: string;
+  readonly context: ProxyContext;
+  readonly pod: Pod;
+  readonly client: ByteSocket;
+  readonly accepted: Accepted;
+}
+
+async function servePlaintext({ id, context, pod, client, accepted }: Arrival): Promise<void> {
   const workload = await identify(context, pod);
   const known = context.state.workloadByAddress({
     network: workload.network,
@@ -56,6 +59,7 @@ async function servePlaintext(
   });
   await serve(
     {
+      id,
       context,
       pod,
       workload,

@@ -6,6 +6,7 @@ import { parseAuthority } from "@ambit/common/hbone/authority.ts";
 import { parseBaggage } from "@ambit/common/hbone/baggage.ts";
 import { parseForwardedHost } from "@ambit/common/hbone/forwarded.ts";
 import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/server.ts";
+import { newTraceparent, traceIdOf, traceparentFrom } from "@ambit/common/hbone/traceparent.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
 import { secureServer } from "@ambit/common/tls/secure.ts";
@@ -33,22 +34,30 @@ export async function handleInbound(
   pod: Pod,
   raw: net.Socket,
 ): Promise<void> {
+  // From the first byte: a handshake that has begun is waited for, too.
+  using hold = pod.drain.hold();
   const accepted = describeTunnel(raw);
   if (accepted === undefined) return void raw.destroy();
+  const cut = () => raw.destroy();
+  pod.drain.forced.addEventListener("abort", cut);
   try {
     const workload = await identify(context, pod);
     const certificate = await context.certificates.get(spiffeId(workloadIdentity(workload)));
     const secured = await secureServer(raw, certificate);
     if (!secured.ok) throw new ProxyError("TLS_FAILED", secured.reason);
+    pod.drain.forced.removeEventListener("abort", cut);
     await serveTunnel(secured.socket, { context, pod, accepted, peer: secured.peer });
   } catch (error) {
     raw.destroy();
-    const failure = {
-      source: accepted.source,
-      destination: accepted.destination,
-      direction: "inbound" as const,
-    };
-    logEarlyFailure(context.telemetry.access, { ...failure, error: asProxyError(error) });
+    logEarlyFailure(context.telemetry, {
+      ...accepted,
+      id: traceIdOf(newTraceparent()),
+      direction: "inbound",
+      error: asProxyError(error),
+    });
+  } finally {
+    pod.drain.forced.removeEventListener("abort", cut);
+    hold.release();
   }
 }
 
@@ -56,7 +65,6 @@ export async function handleInbound(
 function serveTunnel(socket: net.Socket, tunnel: Tunnel): Promise<void> {
   const { context, pod } = tunnel;
   return new Promise((resolve) => {
-    const hold = pod.drain.hold();
     const connection = new HboneServerConnection(socket, {
       settings: context.config.hbone,
       clock: context.clock,
@@ -64,7 +72,6 @@ function serveTunnel(socket: net.Socket, tunnel: Tunnel): Promise<void> {
       onClose: () => {
         pod.drain.started.removeEventListener("abort", onDrain);
         pod.drain.forced.removeEventListener("abort", onForce);
-        hold.release();
         resolve();
       },
     });
@@ -80,6 +87,7 @@ function serveTunnel(socket: net.Socket, tunnel: Tunnel): Promise<void> {
 /** One CONNECT. Every failure becomes a status for the peer and a line for us. Never rejects. */
 async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<void> {
   let answered = false;
+  const id = traceIdOf(traceparentFrom(request.headers.get("traceparent")));
   try {
     const { context, pod, accepted, peer } = tunnel;
     const workload = await identify(context, pod);
@@ -88,6 +96,7 @@ async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<v
     const source = sourceParty(context, workload, accepted, request);
     await serve(
       {
+        id,
         context,
         pod,
         workload,
@@ -115,7 +124,10 @@ async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<v
   } catch (error) {
     const failure = asProxyError(error);
     if (!answered && !request.aborted) request.reject(failure.httpStatus);
-    if (EARLY_CODES.has(failure.code)) logEarly(tunnel, failure);
+    if (EARLY_CODES.has(failure.code)) {
+      const { context, accepted } = tunnel;
+      logEarlyFailure(context.telemetry, { ...accepted, id, direction: "inbound", error: failure });
+    }
   }
 }
 
@@ -129,11 +141,6 @@ const EARLY_CODES: ReadonlySet<string> = new Set([
   "NO_PORT",
   "SELF_CALL",
 ]);
-
-function logEarly({ context, accepted }: Tunnel, error: ProxyError): void {
-  const { source, destination } = accepted;
-  logEarlyFailure(context.telemetry.access, { source, destination, direction: "inbound", error });
-}
 
 function validate(
   { context, accepted }: Tunnel,

@@ -40,6 +40,7 @@ export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
   let end: RelayEnd = {};
   await serve(
     {
+      id: relay.connection.id,
       context,
       pod,
       workload: route.destination,
@@ -53,10 +54,8 @@ export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
       ...(route.service && { service: route.service }),
     },
     async (app, _, inbound) => {
-      relay.connection.onAbort(() => app.destroy());
-      inbound.onAbort(() => {
-        relay.connection.abort(inbound.error!);
-      });
+      relay.connection.onAbort(() => inbound.abort(relay.connection.error!));
+      inbound.onAbort(() => relay.connection.abort(inbound.error!));
       end = await relaySockets(client, app, telemetry.counters);
       return end;
     },

@@ -3,13 +3,14 @@
 //   → tunnel or dial → relay → one access line.
 
 import { relaySockets, type RelayEnd } from "@ambit/common/hbone/relay.ts";
+import { newTraceparent, traceIdOf } from "@ambit/common/hbone/traceparent.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { isCaptureProbe } from "@ambit/common/net/capture-probe.ts";
 import { ipFamily } from "@ambit/common/net/ip.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { spiffeId } from "@ambit/common/tls/identity.ts";
-import { resolveOutbound, type OutboundRoute } from "../state/outbound-route.ts";
+import { type HboneRoute, resolveOutbound, type OutboundRoute } from "../state/outbound-route.ts";
 import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import {
@@ -21,7 +22,7 @@ import {
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
 import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
 import { answerCaptureProbe } from "./capture-probe.ts";
-import type { Connection } from "./connection.ts";
+import { Connection, type Hop } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { dial, resolveHostname } from "./dial.ts";
 import { identify, knownWorkload } from "./identify.ts";
@@ -39,6 +40,7 @@ export async function handleOutbound(
   const accepted = describeRedirected(client);
   if (accepted === undefined) return client.destroy();
   if (isCaptureProbe(accepted.destination)) return answerCaptureProbe(client, pod);
+  const traceparent = newTraceparent();
   try {
     refuseSelfCall(accepted.destination, "outbound");
     const source = knownWorkload(context, pod) ?? (await identify(context, pod));
@@ -47,14 +49,14 @@ export async function handleOutbound(
       destination: accepted.destination,
       random: context.random,
     });
-    await carry({ context, pod, client, accepted, source, route });
+    await carry({ context, pod, client, accepted, source, route, traceparent });
   } catch (error) {
-    const failure = {
-      source: accepted.source,
-      destination: accepted.destination,
-      direction: "outbound" as const,
-    };
-    logEarlyFailure(context.telemetry.access, { ...failure, error: asProxyError(error) });
+    logEarlyFailure(context.telemetry, {
+      ...accepted,
+      id: traceIdOf(traceparent),
+      direction: "outbound",
+      error: asProxyError(error),
+    });
   } finally {
     client.destroy();
     hold.release();
@@ -68,12 +70,13 @@ interface Journey {
   readonly accepted: Accepted;
   readonly source: Workload;
   readonly route: OutboundRoute;
+  readonly traceparent: string;
 }
 
 /** Opens telemetry, moves the bytes, and writes the access line whatever happens. */
 async function carry(journey: Journey): Promise<void> {
   const { context, pod, client, accepted, source, route } = journey;
-  const connection = context.connections.create();
+  const connection = new Connection(traceIdOf(journey.traceparent));
   const localPod = localDestination(journey);
   const path: PathKind =
     localPod !== undefined ? "local" : route.kind === "hbone" ? "hbone" : "tcp";
@@ -88,10 +91,10 @@ async function carry(journey: Journey): Promise<void> {
     originalDestination: accepted.destination,
     actualDestination: facts.destinationAddress,
     counters: telemetry.counters,
+    ...(route.kind === "hbone" && { hop: hopOf(route) }),
   });
   connection.onAbort(() => client.destroy());
-  const cutOnForce = () => connection.abort(drained());
-  pod.drain.forced.addEventListener("abort", cutOnForce, { once: true });
+  const stopEnding = connection.endWith(pod.drain);
   try {
     const end =
       localPod !== undefined && route.kind === "hbone"
@@ -113,9 +116,13 @@ async function carry(journey: Journey): Promise<void> {
   } catch (error) {
     telemetry.close(connection.error ?? asProxyError(error));
   } finally {
-    pod.drain.forced.removeEventListener("abort", cutOnForce);
+    stopEnding();
     untrack();
   }
+}
+
+function hopOf({ destination, nextHop, allowedIdentities }: HboneRoute): Hop {
+  return { workload: destination, ip: nextHop.ip, allowedIdentities };
 }
 
 /** The destination's pod when same-node traffic may stay inside this process (design: `local`). */
@@ -133,14 +140,18 @@ async function relayOut(
   const { context, pod, client, accepted, source, route } = journey;
   switch (route.kind) {
     case "hbone": {
-      const stream = await openTunnel(pod, { source, client: accepted.source, route });
+      const order = { source, client: accepted.source, route, traceparent: journey.traceparent };
+      const stream = await connection.unlessAborted(openTunnel(pod, order), (late) =>
+        late.reset(ErrorCode.CANCEL),
+      );
       connection.onAbort(() => stream.reset(ErrorCode.CANCEL));
       return stream.relay(client, telemetry.counters);
     }
     case "tcp":
     case "passthrough": {
       const destination = await plainDestination(route, accepted.destination);
-      const upstream = await dial(context, pod, { destination, timeoutCode: "CONNECT_TIMEOUT" });
+      const dialed = dial(context, pod, { destination, timeoutCode: "CONNECT_TIMEOUT" });
+      const upstream = await connection.unlessAborted(dialed, (late) => late.destroy());
       connection.onAbort(() => upstream.destroy());
       return relaySockets(client, upstream, telemetry.counters);
     }
@@ -208,8 +219,4 @@ function serviceFact(route: OutboundRoute): {
   return {
     service: { hostname: service.hostname, namespace: service.namespace, name: service.name },
   };
-}
-
-function drained(): ProxyError {
-  return new ProxyError("DRAINED", "connection closed due to connection drain");
 }

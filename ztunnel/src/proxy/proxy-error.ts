@@ -43,6 +43,8 @@ const MEANING = {
   CERT_REVOKED: { flag: "CERT_REVOKED", httpStatus: 503 },
   RELAY_FAILED: { flag: "-", httpStatus: 503 },
   DRAINED: { flag: "-", httpStatus: 503 },
+  POD_REMOVED: { flag: "-", httpStatus: 503 },
+  WORKLOAD_REMOVED: { flag: "-", httpStatus: 503 },
   INTERNAL: { flag: "-", httpStatus: 503 },
 } as const satisfies Record<string, Meaning>;
 
@@ -66,6 +68,14 @@ export class ProxyError extends Error {
   get httpStatus(): 400 | 401 | 503 {
     return MEANING[this.code].httpStatus;
   }
+}
+
+/** The end of a connection whose pod stops being served (ztunnel §7.2 words it so). */
+export function drainError(mode: "graceful" | "immediate" | undefined): ProxyError {
+  const text = "connection closed due to connection drain";
+  return mode === "immediate"
+    ? new ProxyError("POD_REMOVED", `${text}: the pod left the mesh`)
+    : new ProxyError("DRAINED", text);
 }
 
 /** Anything thrown, as a ProxyError; what is not one already is a defect of ours: INTERNAL. */

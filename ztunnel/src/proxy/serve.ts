@@ -11,13 +11,15 @@ import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { ConnectionTelemetry, type PathKind } from "../telemetry/connection-telemetry.ts";
 import { type Party, partyOfWorkload } from "../telemetry/party.ts";
 import { authorize } from "./authorize.ts";
-import type { Connection } from "./connection.ts";
+import { Connection } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { dial } from "./dial.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
 
 /** An inbound connection whose target is settled. */
 export interface InboundOrder {
+  /** What the peer calls it too, when it said so. */
+  readonly id: string;
   readonly context: ProxyContext;
   readonly pod: Pod;
   readonly workload: Workload;
@@ -48,12 +50,8 @@ export type StartRelay = (
  */
 export async function serve(order: InboundOrder, start: StartRelay): Promise<void> {
   const { context, pod, workload, target } = order;
-  const connection = context.connections.create();
-  const telemetry = new ConnectionTelemetry(
-    context.telemetry,
-    factsOf(order, connection.id),
-    order.counters,
-  );
+  const connection = new Connection(order.id);
+  const telemetry = new ConnectionTelemetry(context.telemetry, factsOf(order), order.counters);
   const subject: ConnectionSubject = {
     sourceIp: order.source.ip,
     destinationIp: target.ip,
@@ -71,18 +69,17 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
     counters: telemetry.counters,
     subject,
   });
-  const cutOnForce = () =>
-    connection.abort(new ProxyError("DRAINED", "connection closed due to connection drain"));
-  pod.drain.forced.addEventListener("abort", cutOnForce, { once: true });
+  const hold = pod.drain.hold();
+  const stopEnding = connection.endWith(pod.drain);
   try {
     authorize(context, workload, subject);
-    const app = await dial(context, pod, {
+    const dialed = dial(context, pod, {
       destination: target,
       onBehalfOf: order.source.ip,
       timeoutCode: "CONNECT_TIMEOUT",
     });
+    const app = await connection.unlessAborted(dialed, (late) => late.destroy());
     connection.onAbort(() => app.destroy());
-    if (connection.error !== undefined) throw connection.error;
     const end = await start(app, telemetry.counters, connection);
     const relayFailure =
       end.error === undefined ? undefined : new ProxyError("RELAY_FAILED", end.error);
@@ -92,19 +89,17 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
     telemetry.close(failure);
     throw failure;
   } finally {
-    pod.drain.forced.removeEventListener("abort", cutOnForce);
+    stopEnding();
     untrack();
+    hold.release();
   }
 }
 
-function factsOf(
-  order: InboundOrder,
-  id: string,
-): ConstructorParameters<typeof ConnectionTelemetry>[1] {
+function factsOf(order: InboundOrder): ConstructorParameters<typeof ConnectionTelemetry>[1] {
   const { workload, service, sourceIdentity } = order;
   const own = spiffeId(workloadIdentity(workload));
   return {
-    id,
+    id: order.id,
     direction: "inbound",
     path: order.path,
     sourceAddress: order.source,

@@ -4,7 +4,6 @@ import { HboneClientConnection } from "@ambit/common/hbone/client.ts";
 import { encodeForwarded } from "@ambit/common/hbone/forwarded.ts";
 import { type PoolKey, TunnelPool } from "@ambit/common/hbone/pool.ts";
 import type { TunnelStream } from "@ambit/common/hbone/stream.ts";
-import { newTraceparent } from "@ambit/common/hbone/traceparent.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { spiffeId, type SpiffeId } from "@ambit/common/tls/identity.ts";
@@ -23,12 +22,13 @@ export interface TunnelOrder {
   readonly source: Workload;
   readonly client: SocketAddress;
   readonly route: HboneRoute;
+  readonly traceparent: string;
 }
 
 /** Opens the tunnel for one connection. Rejects with a ProxyError that says which stage failed. */
 export async function openTunnel(
   pod: Pod,
-  { source, client, route }: TunnelOrder,
+  { source, client, route, traceparent }: TunnelOrder,
 ): Promise<TunnelStream> {
   const key: PoolKey = {
     sourceIdentity: spiffeId(workloadIdentity(source)),
@@ -42,7 +42,7 @@ export async function openTunnel(
     headers: {
       baggage: baggageOf(source),
       forwarded: encodeForwarded(client, route.service?.hostname),
-      traceparent: newTraceparent(),
+      traceparent,
     },
   };
   const response = await pod.pool.openTunnel(key, request).catch((error: unknown) => {

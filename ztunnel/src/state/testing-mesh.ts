@@ -10,7 +10,7 @@ import {
   type WorkloadSchema,
 } from "@ambit/api/gen/istio/workload_pb.ts";
 import { ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
-import { MeshState } from "./mesh-state.ts";
+import { MeshState, type Rejection, type ResourceUpsert } from "./mesh-state.ts";
 import type { Workload, WorkloadUid } from "./workload.ts";
 
 type WireWorkload = MessageInitShape<typeof WorkloadSchema>;
@@ -19,44 +19,69 @@ type WirePolicy = MessageInitShape<typeof AuthorizationSchema>;
 
 export const bytes = (text: string): Uint8Array => ipToBytes(parseIp(text)!);
 
+/** A pod of namespace `ns` on node-1 that speaks HBONE, unless `changes` say otherwise. */
+export function workloadResource(
+  name: string,
+  addresses: readonly string[],
+  changes: WireWorkload = {},
+): ResourceUpsert {
+  const value: WireWorkload = {
+    uid: `c//Pod/ns/${name}`,
+    name,
+    namespace: "ns",
+    serviceAccount: name,
+    addresses: addresses.map(bytes),
+    node: "node-1",
+    tunnelProtocol: TunnelProtocol.HBONE,
+    ...changes,
+  };
+  return addressResource(value.uid!, { case: "workload", value });
+}
+
+/** A service of namespace `ns` with port 80. */
+export function serviceResource(
+  name: string,
+  vips: readonly string[],
+  changes: WireService = {},
+): ResourceUpsert {
+  const value: WireService = {
+    name,
+    namespace: "ns",
+    hostname: `${name}.ns.svc.cluster.local`,
+    addresses: vips.map((vip) => ({ address: bytes(vip) })),
+    ports: [{ servicePort: 80, targetPort: 8080 }],
+    ...changes,
+  };
+  return addressResource(`${value.namespace}/${value.hostname}`, { case: "service", value });
+}
+
+/** A policy of namespace `ns`: an ALLOW of global scope without rules, unless `changes` say otherwise. */
+export function policyResource(name: string, changes: WirePolicy = {}): ResourceUpsert {
+  const policy = create(AuthorizationSchema, { name, namespace: "ns", ...changes });
+  return { name: `${policy.namespace}/${name}`, value: toBinary(AuthorizationSchema, policy) };
+}
+
+function addressResource(
+  name: string,
+  type: NonNullable<MessageInitShape<typeof AddressSchema>["type"]>,
+): ResourceUpsert {
+  return { name, value: toBinary(AddressSchema, create(AddressSchema, { type })) };
+}
+
 export class TestMesh {
   readonly state = new MeshState();
 
-  /** A pod of namespace `ns` on node-1 that speaks HBONE, unless `changes` say otherwise. */
-  workload(name: string, addresses: readonly string[], changes: WireWorkload = {}): this {
-    const value: WireWorkload = {
-      uid: `c//Pod/ns/${name}`,
-      name,
-      namespace: "ns",
-      serviceAccount: name,
-      addresses: addresses.map(bytes),
-      node: "node-1",
-      tunnelProtocol: TunnelProtocol.HBONE,
-      ...changes,
-    };
-    return this.#apply(value.uid!, { case: "workload", value });
+  workload(...described: Parameters<typeof workloadResource>): this {
+    return this.#apply(workloadResource(...described));
   }
 
-  /** A service of namespace `ns` with port 80. */
-  service(name: string, vips: readonly string[], changes: WireService = {}): this {
-    const value: WireService = {
-      name,
-      namespace: "ns",
-      hostname: `${name}.ns.svc.cluster.local`,
-      addresses: vips.map((vip) => ({ address: bytes(vip) })),
-      ports: [{ servicePort: 80, targetPort: 8080 }],
-      ...changes,
-    };
-    return this.#apply(`${value.namespace}/${value.hostname}`, { case: "service", value });
+  service(...described: Parameters<typeof serviceResource>): this {
+    return this.#apply(serviceResource(...described));
   }
 
-  /** A policy of namespace `ns`: an ALLOW of global scope without rules, unless `changes` say otherwise. */
-  policy(name: string, changes: WirePolicy = {}): this {
-    const policy = create(AuthorizationSchema, { name, namespace: "ns", ...changes });
-    const value = toBinary(AuthorizationSchema, policy);
-    const upserts = [{ name: `${policy.namespace}/${name}`, value }];
-    const rejected = this.state.applyAuthorizations({ upserts, removed: [] });
-    if (rejected.length > 0) throw new Error(rejected[0]!.reason);
+  policy(...described: Parameters<typeof policyResource>): this {
+    const upserts = [policyResource(...described)];
+    refuseRejected(this.state.applyAuthorizations({ upserts, removed: [] }));
     return this;
   }
 
@@ -74,12 +99,14 @@ export class TestMesh {
     return this.state.workload(`c//Pod/ns/${name}` as WorkloadUid)!;
   }
 
-  #apply(name: string, type: NonNullable<MessageInitShape<typeof AddressSchema>["type"]>): this {
-    const value = toBinary(AddressSchema, create(AddressSchema, { type }));
-    const rejected = this.state.applyAddresses({ upserts: [{ name, value }], removed: [] });
-    if (rejected.length > 0) throw new Error(rejected[0]!.reason);
+  #apply(resource: ResourceUpsert): this {
+    refuseRejected(this.state.applyAddresses({ upserts: [resource], removed: [] }));
     return this;
   }
+}
+
+function refuseRejected([first]: readonly Rejection[]): void {
+  if (first !== undefined) throw new Error(first.reason);
 }
 
 /** `services` of a workload: one service of namespace ns, port 80 to `target`. */

@@ -10,6 +10,7 @@ import {
   logEarlyFailure,
   trafficLabels,
 } from "./connection-telemetry.ts";
+import { FailureLog } from "./failure-log.ts";
 import { partyOfBaggage, partyOfWorkload, UNKNOWN_PARTY } from "./party.ts";
 import { TestMesh } from "../state/testing-mesh.ts";
 import { TrafficMetrics } from "./traffic-metrics.ts";
@@ -62,7 +63,8 @@ const BARE: ConnectionFacts = {
 function setUp(level = "info") {
   const { log, lines } = memoryLog(level);
   const clock = new FakeClock();
-  const sinks = { metrics: new TrafficMetrics(), access: log.scope("access"), clock };
+  const failures = new FailureLog();
+  const sinks = { metrics: new TrafficMetrics(), failures, access: log.scope("access"), clock };
   const parsed = () => lines.map((line) => JSON.parse(line) as Record<string, unknown>);
   return { sinks, clock, parsed };
 }
@@ -173,6 +175,22 @@ describe("the access line", () => {
       error: `because of ${code}`,
       reason: code,
     });
+    expect(sinks.failures.find(FULL.id)).toEqual([
+      {
+        id: FULL.id,
+        reason: code,
+        flag: error.flag,
+        error: `because of ${code}`,
+        reporter: "source",
+        atMs: sinks.clock.nowMs(),
+        src: "10.0.0.1:40000",
+        dst: "[fd00::2]:5432",
+        srcWorkload: "shop/web-1",
+        dstWorkload: "data/db-0",
+        srcIdentity: SOURCE_ID,
+        dstService: "db.data.svc.cluster.local",
+      },
+    ]);
     const closed = sinks.metrics
       .collect()
       .find(({ name }) => name === "istio_tcp_connections_closed");
@@ -208,7 +226,7 @@ describe("the access line", () => {
     const { sinks, parsed } = setUp();
     const { sourceAddress: source, destinationAddress: destination } = FULL;
     const error = new ProxyError("SELF_CALL", "recursive call refused");
-    logEarlyFailure(sinks.access, { source, destination, direction: "inbound", error });
+    logEarlyFailure(sinks, { id: "7f", source, destination, direction: "inbound", error });
     const [{ time: _, ...line }] = parsed() as [Record<string, unknown>];
     expect(line).toEqual({
       level: "warn",
@@ -219,14 +237,15 @@ describe("the access line", () => {
       direction: "inbound",
       error: "recursive call refused",
       reason: "SELF_CALL",
+      id: "7f",
     });
   });
 
   it("in plain text quotes strings and leaves addresses bare", () => {
     const lines: string[] = [];
     const log = new Log({ write: (line) => lines.push(line) });
-    const sinks = { metrics: new TrafficMetrics(), access: log.scope("access") };
-    new ConnectionTelemetry({ ...sinks, clock: new FakeClock() }, FULL).close();
+    const { sinks } = setUp();
+    new ConnectionTelemetry({ ...sinks, access: log.scope("access") }, FULL).close();
     expect(lines[0]).toContain(
       '\tinfo\taccess\tconnection complete\tsrc.addr=10.0.0.1:40000 src.workload="web-1"',
     );

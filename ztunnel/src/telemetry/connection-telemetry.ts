@@ -7,6 +7,7 @@ import type { Clock } from "@ambit/common/process/clock.ts";
 import { type LogFields, type Logger, raw } from "@ambit/common/telemetry/log.ts";
 import type { SpiffeId } from "@ambit/common/tls/identity.ts";
 import type { ProxyError } from "../proxy/proxy-error.ts";
+import type { Failure, FailureLog } from "./failure-log.ts";
 import type { Party } from "./party.ts";
 import type { TrafficConnection, TrafficLabels, TrafficMetrics } from "./traffic-metrics.ts";
 
@@ -40,6 +41,7 @@ export interface ConnectionFacts {
 
 export interface TelemetrySinks {
   readonly metrics: TrafficMetrics;
+  readonly failures: FailureLog;
   readonly access: Logger;
   readonly clock: Clock;
 }
@@ -73,6 +75,8 @@ export class ConnectionTelemetry {
     if (this.#closed) return;
     this.#closed = true;
     this.#traffic.close(error?.flag ?? "-");
+    if (error !== undefined)
+      this.#sinks.failures.record(failureOf(this.#sinks, this.#facts, error));
     const level = error === undefined ? "info" : "error";
     if (!this.#sinks.access.enabled(level)) return;
     const durationMs = Math.round(this.#sinks.clock.monotonicMs() - this.#startedMs);
@@ -87,25 +91,61 @@ export class ConnectionTelemetry {
   }
 }
 
-/** The short line for what failed before its parties were known (ztunnel: "early deny"). */
-export function logEarlyFailure(
-  access: Logger,
-  failure: {
-    source: SocketAddress;
-    destination?: SocketAddress;
-    direction: Direction;
-    error: ProxyError;
-  },
-): void {
-  const { source, destination, direction, error } = failure;
-  access.warn("connection failed", {
-    "src.addr": raw(formatSocketAddress(source)),
-    "dst.addr": raw(destination && formatSocketAddress(destination)),
+/** A connection that failed before its parties were known. */
+export interface EarlyFailure {
+  readonly id: string;
+  readonly source: SocketAddress;
+  readonly destination: SocketAddress;
+  readonly direction: Direction;
+  readonly error: ProxyError;
+}
+
+/** The short line for it (ztunnel: "early deny"). */
+export function logEarlyFailure(sinks: TelemetrySinks, failure: EarlyFailure): void {
+  const { id, source, destination, direction, error } = failure;
+  const [src, dst] = [formatSocketAddress(source), formatSocketAddress(destination)];
+  sinks.failures.record({ ...describeFailure(sinks, direction, error), id, src, dst });
+  sinks.access.warn("connection failed", {
+    "src.addr": raw(src),
+    "dst.addr": raw(dst),
     direction,
     error: error.message,
     reason: raw(error.code),
+    id: raw(id),
   });
 }
+
+function describeFailure(
+  { clock }: TelemetrySinks,
+  direction: Direction,
+  error: ProxyError,
+): Omit<Failure, "id" | "src"> {
+  return {
+    reason: error.code,
+    flag: error.flag,
+    error: error.message,
+    reporter: REPORTER[direction],
+    atMs: clock.nowMs(),
+  };
+}
+
+function failureOf(sinks: TelemetrySinks, facts: ConnectionFacts, error: ProxyError): Failure {
+  const { id, direction, source, destination, service, sourceIdentity } = facts;
+  return {
+    ...describeFailure(sinks, direction, error),
+    id,
+    src: formatSocketAddress(facts.sourceAddress),
+    dst: facts.hboneTarget ?? formatSocketAddress(facts.destinationAddress),
+    ...(source.name !== undefined && { srcWorkload: `${source.namespace}/${source.name}` }),
+    ...(destination.name !== undefined && {
+      dstWorkload: `${destination.namespace}/${destination.name}`,
+    }),
+    ...(sourceIdentity && { srcIdentity: sourceIdentity }),
+    ...(service && { dstService: service.hostname }),
+  };
+}
+
+const REPORTER = { outbound: "source", inbound: "destination" } as const;
 
 interface CloseFields {
   readonly bytes_sent: number;
@@ -150,7 +190,7 @@ export function trafficLabels(facts: ConnectionFacts): TrafficLabels {
   const { source, destination, service } = facts;
   const mutual = facts.sourceIdentity !== undefined && facts.destinationIdentity !== undefined;
   return {
-    reporter: facts.direction === "outbound" ? "source" : "destination",
+    reporter: REPORTER[facts.direction],
     source_workload: source.workload ?? UNKNOWN,
     source_canonical_service: source.canonicalName ?? UNKNOWN,
     source_canonical_revision: source.canonicalRevision ?? UNKNOWN,

@@ -16,7 +16,12 @@ export interface MetricFamily {
   readonly help: string;
   readonly type: "counter" | "gauge";
   readonly aggregator: "sum";
-  readonly values: { labels: Record<string, string>; value: number }[];
+  readonly values: {
+    labels: Record<string, string>;
+    value: number;
+    /** Labels of one connection that the sample counted. */
+    exemplar?: Record<string, string>;
+  }[];
 }
 
 interface Series {

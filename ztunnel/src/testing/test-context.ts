@@ -12,6 +12,7 @@ import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { MeshState, type PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
+import { FailureLog } from "../telemetry/failure-log.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "../worker/certificates.ts";
 
@@ -40,7 +41,12 @@ export function testContext(parts: TestContextParts = {}): TestContext {
     state: parts.state ?? new MeshState(),
     certificates: new CertificateView(clock, (id) => wanted.push(id)),
     connections: new ConnectionTable(),
-    telemetry: { metrics: new TrafficMetrics(), access: log.scope("access"), clock },
+    telemetry: {
+      metrics: new TrafficMetrics(),
+      failures: new FailureLog(),
+      access: log.scope("access"),
+      clock,
+    },
     log: log.scope("proxy"),
     clock,
     random: () => 0.5,

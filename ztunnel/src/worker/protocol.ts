@@ -8,6 +8,7 @@ import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { PodInfo, Rejection, ResourceUpdate } from "../state/mesh-state.ts";
 import type { Explanation } from "../proxy/explain.ts";
 import type { StateDump } from "../state/dump.ts";
+import type { Failure } from "../telemetry/failure-log.ts";
 import type { MetricFamily } from "../telemetry/traffic-metrics.ts";
 
 export type XdsKind = "address" | "authorization";
@@ -50,6 +51,8 @@ export interface Requests {
   stateDump: { readonly ask: null; readonly answer: StateDump };
   connections: { readonly ask: null; readonly answer: ConnectionSummary[] };
   metrics: { readonly ask: null; readonly answer: MetricFamily[] };
+  /** The latest connections with this id that ended other than well. */
+  failures: { readonly ask: { readonly id: string }; readonly answer: Failure[] };
   explain: {
     readonly ask: { readonly source: string; readonly destination: string };
     readonly answer: Explanation;

@@ -7,15 +7,16 @@ import { errorMessage } from "@ambit/common/process/errors.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
-import { reauthorize } from "../proxy/authorize.ts";
 import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { explain } from "../proxy/explain.ts";
 import { knownWorkload } from "../proxy/identify.ts";
 import { PodProxy } from "../proxy/pod-proxy.ts";
+import { dropStaleTunnels, reviewConnections } from "../proxy/review.ts";
 import { dumpState } from "../state/dump.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
+import { FailureLog } from "../telemetry/failure-log.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
 import type {
@@ -28,11 +29,12 @@ import type {
 
 assert(parentPort !== null, "the worker runs as a worker thread");
 const port = parentPort;
-const { index, config } = workerData as WorkerInit;
+const { config } = workerData as WorkerInit;
 
 const log = new Log({ format: config.logFormat, level: config.logLevel });
 const state = new MeshState();
 const metrics = new TrafficMetrics();
+const failures = new FailureLog();
 const proxies = new Map<string, PodProxy>();
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
@@ -41,8 +43,8 @@ const context: ProxyContext = {
   config,
   state,
   certificates: new CertificateView(systemClock, (id) => tell({ type: "certificateWanted", id })),
-  connections: new ConnectionTable(`${process.pid.toString(36)}.${index}`),
-  telemetry: { metrics, access: log.scope("access"), clock: systemClock },
+  connections: new ConnectionTable(),
+  telemetry: { metrics, failures, access: log.scope("access"), clock: systemClock },
   log: log.scope("proxy"),
   clock: systemClock,
   random: Math.random,
@@ -58,6 +60,10 @@ function localPod(workload: Workload): Pod | undefined {
   return undefined;
 }
 
+function pods(): Iterable<Pod> {
+  return proxies.values().map(({ pod }) => pod);
+}
+
 type Handlers = {
   [N in RequestName]: (
     ask: Requests[N]["ask"],
@@ -68,9 +74,9 @@ const handlers: Handlers = {
   xds: ({ kind, update }) => {
     const rejections =
       kind === "address" ? state.applyAddresses(update) : state.applyAuthorizations(update);
-    reauthorize(context);
+    reviewConnections(context);
     warmCertificates();
-    if (kind === "address") dropStaleTunnels(update.removed);
+    if (kind === "address") dropStaleTunnels(context, pods());
     return rejections;
   },
   addPod: async ({ uid, info, netnsFd }) => {
@@ -104,7 +110,8 @@ const handlers: Handlers = {
   },
   stateDump: () => dumpState(state),
   connections: () => context.connections.summaries(),
-  metrics: () => metrics.collect(),
+  metrics: () => [...metrics.collect(), ...failures.collect()],
+  failures: ({ id }) => failures.find(id),
   explain: ({ source, destination }) => explain(context, source, destination),
 };
 
@@ -123,15 +130,6 @@ function localIdentities(): Set<SpiffeId> {
 function identityOf(pod: Pod): SpiffeId | undefined {
   const workload = knownWorkload(context, pod);
   return workload && spiffeId(workloadIdentity(workload));
-}
-
-/** A pod address may be given to another pod: no tunnel may outlive its workload. */
-function dropStaleTunnels(removed: readonly string[]): void {
-  if (removed.length === 0) return;
-  const gone = new Set(removed);
-  for (const { pod } of proxies.values()) {
-    pod.pool.closeWhere(({ workloadUid }) => workloadUid !== undefined && gone.has(workloadUid));
-  }
 }
 
 async function handle<N extends RequestName>({ id, name, ask }: RequestMessage<N>): Promise<void> {
