@@ -64,6 +64,13 @@ spec:
   rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}]}]
 `;
 
+const SERVICE_ENTRY = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db, namespace: shop}
+spec: {hosts: [db.test], resolution: DNS, ports: [{number: 5432, name: tcp}]}
+`;
+
 const ZTUNNEL = `
 apiVersion: v1
 kind: Pod
@@ -247,8 +254,8 @@ describe("istiod-lite", () => {
       status: "True",
       reason: "Accepted",
     });
-    expect(await (await fetch(fixture.url("/debug/policyz"))).json()).toMatchObject([
-      { key, accepted: true },
+    expect(await (await fetch(fixture.url("/debug/statusz"))).json()).toMatchObject([
+      { key, conditions: [{ type: "ZtunnelAccepted", status: "True" }] },
     ]);
     // The write came back as an event; what follows it must not be another write.
     using client = new TestClient(fixture.plaintext);
@@ -256,6 +263,29 @@ describe("istiod-lite", () => {
     fixture.write("pod.shop.reviews-2.yaml", pod("reviews-2"));
     await client.signal.until(() => client.of(TYPE_ADDRESS).size === 2);
     expect(store.get(key)?.metadata.resourceVersion).toBe("1");
+  });
+
+  it("gives the hosts of a ServiceEntry addresses, keeps them in its status, and serves them", async () => {
+    const store = new FolderStore(fixture.folder);
+    const key = { kind: "ServiceEntry", namespace: "shop", name: "db" } as const;
+    fixture.write("serviceentry.shop.db.yaml", SERVICE_ENTRY);
+    await fixture.start({ STATUS_DIR: fixture.folder });
+    const watcher = watch(fixture.folder);
+    const given = () => store.get(key)?.status?.addresses;
+    while (given() === undefined) await once(watcher, "change");
+    watcher.close();
+    const [v4, v6] = given()!.map(({ value }) => value);
+    expect([v4, v6]).toEqual([
+      expect.stringMatching(/^240\.240\./),
+      expect.stringMatching(/^2001:2::/),
+    ]);
+    using client = new TestClient(fixture.plaintext);
+    await client.untilSynced();
+    const update = client.updates.find(({ typeUrl }) => typeUrl === TYPE_ADDRESS);
+    const service = update?.upserts.find(({ name }) => name === "shop/db.test")?.value;
+    expect(fromBinary(AddressSchema, service!).type.value).toMatchObject({
+      addresses: [{ address: Buffer.from(v4!.split(".").map(Number)) }, {}],
+    });
   });
 
   it("speaks TLS to token holders, only as the node they are", async () => {

@@ -26,11 +26,13 @@ import { debugRoutes } from "./debug.ts";
 import { IstiodMetrics } from "./metrics.ts";
 import { MeshModel } from "./model/mesh-model.ts";
 import { MeshPusher } from "./push/mesh-pusher.ts";
-import { PolicyStatuses } from "./push/policy-status.ts";
 import { PodDirectory } from "./push/pod-directory.ts";
 import { tokenGate } from "./push/token-gate.ts";
 import { ServingRotation } from "./serving-rotation.ts";
+import { StatusWriter } from "./status/status-writer.ts";
 import { createTokenAuthenticator, createTrust } from "./trust.ts";
+import { VipAllocator } from "./vips/vip-allocator.ts";
+import { VipPool } from "./vips/vip-pool.ts";
 
 export interface Ports {
   readonly plaintext: number;
@@ -93,11 +95,15 @@ function buildCore(config: Config, { clock, random, log }: Surroundings) {
   const store = new ResourceStore(ZTUNNEL_TYPES);
   const model = new MeshModel(config);
   const pods = new PodDirectory();
+  const vips = new VipAllocator(
+    config.vipBlocks.map((block) => new VipPool(block)),
+    log.scope("vips"),
+  );
   const xdsLog = log.scope("xds");
   const delta = new DeltaServer({ store, clock, random, log: xdsLog, observer: metrics });
   const writer =
     config.statusFolder === undefined ? undefined : new FolderStore(config.statusFolder);
-  const statuses = new PolicyStatuses({ writer, clock, log: log.scope("status") });
+  const statuses = new StatusWriter({ writer, clock, log: log.scope("status") });
   const pusher = new MeshPusher({
     model,
     statuses,
@@ -111,7 +117,7 @@ function buildCore(config: Config, { clock, random, log }: Surroundings) {
   const events: Parameters<FolderSource["start"]>[0] = {
     onEvents: (batch) => {
       for (const event of batch) pods.apply(event);
-      pusher.onEvents(batch);
+      pusher.onEvents(vips.apply(batch));
     },
     onProblems: (problems) => pusher.onProblems(problems),
   };

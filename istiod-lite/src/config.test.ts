@@ -43,6 +43,7 @@ describe("the configuration", () => {
     ["two kinds of CA", { CA_DIR: "/a", CACERTS_DIR: "/b" }, "CA_DIR"],
     ["an account without namespace", { CA_TRUSTED_NODE_ACCOUNTS: "z" }, "CA_TRUSTED_NODE_ACCOUNTS"],
     ["a default life above the maximum", { MAX_WORKLOAD_CERT_TTL: "1h" }, "DEFAULT_WORKLOAD"],
+    ["a block of one address", { PILOT_IP_AUTOALLOCATE_IPV4_PREFIX: "10.0.0.1" }, "IPV4_PREFIX"],
     ["a maximum below the quiet time", { PILOT_DEBOUNCE_MAX: "10ms" }, "PILOT_DEBOUNCE_MAX"],
   ])("refuses %s", (_what, env, variable) => {
     expect(() =>

@@ -1,6 +1,8 @@
 // istiod-lite's configuration: Istio's environment variables where Istio has one, parsed once.
 
 import { type Environment, EnvironmentReader } from "@ambit/common/process/config.ts";
+import { type Cidr, parseCidr } from "@ambit/common/net/cidr.ts";
+import { ipToBytes } from "@ambit/common/net/ip.ts";
 import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
 import { LIFETIME_RULES, type LifetimeRules } from "./ca/authority.ts";
 
@@ -16,6 +18,9 @@ export interface Config {
   readonly network: string;
   /** Dry-run policies are sent to ztunnels: none of them may be so old that it enforces them. */
   readonly dryRunPolicies: boolean;
+
+  /** Where hosts of ServiceEntries get an address from, one of each; none: they get none. */
+  readonly vipBlocks: readonly Cidr[];
 
   readonly bindAddress: string;
   /** xDS and CA in plain text, for callers inside a trusted boundary. */
@@ -53,6 +58,8 @@ export interface Config {
 
 const PORT = { min: 0, max: 65_535 };
 const DRAIN_MS = 5_000;
+/** A smaller block is a mistake: its first and last addresses are not used. */
+const VIP_BLOCK_BITS_MIN = 2;
 
 /** Parses all variables. Throws UserError with every problem found (exit code 2). */
 export function parseConfig(env: Environment): Config {
@@ -68,6 +75,7 @@ export function parseConfig(env: Environment): Config {
     rootNamespace: read.text("ROOT_NAMESPACE", "istio-system"),
     network: read.text("NETWORK", ""),
     dryRunPolicies: read.flag("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", false),
+    vipBlocks: vipBlocks(read),
     bindAddress: read.text("BIND_ADDRESS", "::"),
     plaintextPort: read.integer("XDS_PORT", 15_010, PORT),
     securePort: read.integer("XDS_TLS_PORT", 15_012, PORT),
@@ -103,6 +111,22 @@ export function parseConfig(env: Environment): Config {
   }
   read.finish();
   return config;
+}
+
+/** Istio's: 240.240.0.0/16, which nobody routes, and 2001:2::/48, meant for benchmarks. */
+function vipBlocks(read: EnvironmentReader): readonly Cidr[] {
+  const block = (name: string, usual: string) => {
+    const cidr = parseCidr(read.text(name, usual));
+    const bits = cidr === undefined ? 0 : ipToBytes(cidr.ip).length * 8 - cidr.prefixLength;
+    if (cidr !== undefined && bits >= VIP_BLOCK_BITS_MIN) return [cidr];
+    read.reject(name, `is not a block of at least ${2 ** VIP_BLOCK_BITS_MIN} addresses`);
+    return [];
+  };
+  const blocks = [
+    ...block("PILOT_IP_AUTOALLOCATE_IPV4_PREFIX", "240.240.0.0/16"),
+    ...block("PILOT_IP_AUTOALLOCATE_IPV6_PREFIX", "2001:2::/48"),
+  ];
+  return read.flag("PILOT_ENABLE_IP_AUTOALLOCATE", true) ? blocks : [];
 }
 
 function lifetimes(read: EnvironmentReader): LifetimeRules {

@@ -12,13 +12,13 @@ import {
   type XdsResource,
 } from "@ambit/common/xds/resource-type.ts";
 import type { MeshPusher } from "./push/mesh-pusher.ts";
-import type { PolicyStatuses } from "./push/policy-status.ts";
+import type { StatusWriter } from "./status/status-writer.ts";
 
 export interface DebugParts {
   readonly delta: DeltaServer;
   readonly store: ResourceStore;
   readonly pusher: MeshPusher;
-  readonly statuses: PolicyStatuses;
+  readonly statuses: StatusWriter;
   readonly rootBundlePem: () => string;
 }
 
@@ -32,7 +32,7 @@ export function debugRoutes({ delta, store, pusher, statuses, rootBundlePem }: D
     "GET /debug/syncz": () => jsonReply(delta.sessions),
     "GET /debug/resourcesz": ({ query }) => resources(store, query),
     "GET /debug/problemsz": () => jsonReply(pusher.problems),
-    "GET /debug/policyz": () => jsonReply(statuses.verdicts),
+    "GET /debug/statusz": () => jsonReply(statuses.wanted),
     "GET /debug/rootz": () => ({
       status: 200,
       body: rootBundlePem(),

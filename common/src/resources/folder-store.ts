@@ -16,6 +16,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { stringify } from "yaml";
 import {
   KINDS,
@@ -90,7 +91,10 @@ export class FolderStore implements ResourceWriter {
     return this.#locked(() => {
       const before = this.get(key);
       if (before === undefined) return false;
-      this.#write(change(structuredClone(before)), before);
+      const given = structuredClone(before);
+      const after = change(given);
+      // Handed back as it was given: no write, no event, no new version.
+      if (after !== given || !isDeepStrictEqual(after, before)) this.#write(after, before);
       return true;
     });
   }

@@ -37,7 +37,10 @@ export interface ResourceSource {
 
 /** Writes parts of objects back: annotations and status. */
 export interface ResourceWriter {
-  /** Applies `change` to the current object; false when it does not exist (any more). */
+  /**
+   * Applies `change` to the current object; false when it does not exist (any more). Nothing is written
+   * when `change` returns the object as it was given.
+   */
   patch(key: ResourceKey, change: (resource: Resource) => Resource): Promise<boolean>;
 }
 

@@ -172,10 +172,9 @@ describe("AuthorizationPolicy", () => {
       ),
     );
     expect(mesh.policy("shop/p")?.rules).toHaveLength(1);
-    expect(mesh.model.takeStatuses()[0]?.translated).toMatchObject({
-      accepted: true,
-      reason: "UnsupportedValue",
-    });
+    expect(mesh.model.takeStatuses()[0]?.conditions).toMatchObject([
+      { type: "ZtunnelAccepted", status: "True", reason: "UnsupportedValue" },
+    ]);
   });
 
   it("enforces DENY rules without their HTTP attributes", () => {
@@ -190,7 +189,7 @@ describe("AuthorizationPolicy", () => {
   it.each(["AUDIT", "CUSTOM"])("does not send %s", (action) => {
     const mesh = new Harness().apply(policy(`{ action: ${action}, rules: [{}] }`));
     expect(mesh.policy("shop/p")).toBeUndefined();
-    expect(mesh.model.takeStatuses()[0]?.translated.message).toContain(action);
+    expect(mesh.model.takeStatuses()[0]?.conditions[0]?.message).toContain(action);
   });
 });
 

@@ -1,21 +1,14 @@
 // The mesh as the control plane knows it, kept up to date incrementally: an event marks what depends on it,
 // and only that is translated again at the next flush. Emits resources whose content changed.
 
-import type { AuthorizationPolicy } from "@ambit/api/resources/kinds.ts";
 import { keyOf, keyText, type ResourceEvent } from "@ambit/common/resources/source.ts";
 import type { XdsChange } from "@ambit/common/xds/resource-type.ts";
-import type { TranslatedPolicy } from "../translate/authorization-policy.ts";
+import type { ObjectStatus } from "../status/object-status.ts";
 import type { MeshSettings } from "../translate/settings.ts";
 import { affectedBy } from "./affected.ts";
 import { MeshObjects } from "./mesh-objects.ts";
 import { ChangeSet, type Output } from "./output.ts";
 import { Translator } from "./translator.ts";
-
-/** The status of a policy, to be written back to its object. */
-export interface PolicyStatus {
-  readonly policy: AuthorizationPolicy;
-  readonly translated: TranslatedPolicy;
-}
 
 const NETWORK_LABEL = "topology.istio.io/network";
 
@@ -28,7 +21,7 @@ export class MeshModel {
   readonly #dirty = new Set<string>();
   /** What each object was translated to. */
   readonly #outputs = new Map<string, readonly Output[]>();
-  #statuses: PolicyStatus[] = [];
+  #statuses: ObjectStatus[] = [];
   /** Translations done so far; tests hold incrementality against it. */
   translations = 0;
 
@@ -36,9 +29,7 @@ export class MeshModel {
     this.#configured = settings;
     this.#settings = settings;
     this.#objects = new MeshObjects(settings.clusterDomain);
-    this.#translator = new Translator(this.#objects, (policy, translated) =>
-      this.#statuses.push({ policy, translated }),
-    );
+    this.#translator = new Translator(this.#objects, (status) => this.#statuses.push(status));
   }
 
   get serviceCount(): number {
@@ -73,8 +64,8 @@ export class MeshModel {
     return changes.changes;
   }
 
-  /** Statuses of the policies translated since the last call. */
-  takeStatuses(): PolicyStatus[] {
+  /** What to tell the authors of objects translated since the last call. */
+  takeStatuses(): ObjectStatus[] {
     const statuses = this.#statuses;
     this.#statuses = [];
     return statuses;

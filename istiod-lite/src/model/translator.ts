@@ -11,10 +11,11 @@ import type {
   WorkloadEntry,
 } from "@ambit/api/resources/kinds.ts";
 import { keyOf, keyText } from "@ambit/common/resources/source.ts";
+import type { ObjectStatus } from "../status/object-status.ts";
+import { policyStatus, serviceEntryStatus } from "../status/verdicts.ts";
 import {
   isSentToZtunnel,
   translateAuthorizationPolicy,
-  type TranslatedPolicy,
 } from "../translate/authorization-policy.ts";
 import { translateEndpointSlice } from "../translate/endpoint-slice.ts";
 import { type Labels, labelsMatch, labelsOf } from "../translate/labels.ts";
@@ -51,16 +52,14 @@ import { STATIC_KEY } from "./affected.ts";
 import type { MeshObjects } from "./mesh-objects.ts";
 import { addressOutput, authorizationOutput, type Output } from "./output.ts";
 
-export type PolicyListener = (policy: AuthorizationPolicy, translated: TranslatedPolicy) => void;
-
 export class Translator {
   readonly #objects: MeshObjects;
-  readonly #onPolicy: PolicyListener;
+  readonly #onStatus: (status: ObjectStatus) => void;
 
-  /** `onPolicy` hears what becomes of each policy when it is translated. */
-  constructor(objects: MeshObjects, onPolicy: PolicyListener) {
+  /** `onStatus` hears what becomes of each object whose author is told, when it is translated. */
+  constructor(objects: MeshObjects, onStatus: (status: ObjectStatus) => void) {
     this.#objects = objects;
-    this.#onPolicy = onPolicy;
+    this.#onStatus = onStatus;
   }
 
   /** Nothing when the object is gone, or means nothing to ztunnels. */
@@ -155,6 +154,7 @@ export class Translator {
 
   #serviceEntry(entry: ServiceEntry, settings: MeshSettings): Output[] {
     const { hostnames } = this.#objects;
+    this.#onStatus(serviceEntryStatus(entry));
     const key = keyText(keyOf(entry));
     const claims = meshHosts(entry)
       .filter((host) => hostnames.owns(key, host))
@@ -180,9 +180,8 @@ export class Translator {
 
   #policy(policy: AuthorizationPolicy, settings: MeshSettings): Output[] {
     const translated = translateAuthorizationPolicy(policy, settings);
-    if (translated === undefined) return [];
-    this.#onPolicy(policy, translated);
-    const { authorization } = translated;
+    this.#onStatus(policyStatus(policy, translated));
+    const authorization = translated?.authorization;
     return authorization === undefined ? [] : [authorizationOutput(authorization)];
   }
 

@@ -14,17 +14,17 @@ import {
   TYPE_AUTHORIZATION,
   type XdsChange,
 } from "@ambit/common/xds/resource-type.ts";
-import type { PolicyStatus } from "../model/mesh-model.ts";
+import type { ObjectStatus } from "../status/object-status.ts";
+import type { StatusWriter } from "../status/status-writer.ts";
 import { Debounce } from "./debounce.ts";
-import type { PolicyStatuses } from "./policy-status.ts";
 
 /** What the pusher needs of the mesh model. */
 export interface Model {
   apply(event: ResourceEvent): void;
   /** What changed since the last call, translated. */
   flush(): readonly XdsChange[];
-  /** What became of the policies translated since the last call. */
-  takeStatuses(): readonly PolicyStatus[];
+  /** What became of the objects translated since the last call. */
+  takeStatuses(): readonly ObjectStatus[];
 }
 
 export interface PushObserver {
@@ -43,7 +43,7 @@ export interface MeshPusherOptions {
   readonly debounceAfterMs: number;
   readonly debounceMaxMs: number;
   readonly observer: PushObserver;
-  readonly statuses: PolicyStatuses;
+  readonly statuses: StatusWriter;
 }
 
 export class MeshPusher implements ResourceHandler {

@@ -9,6 +9,7 @@ import {
   Scope,
 } from "@ambit/api/gen/istio/authorization_pb.ts";
 import type { PeerAuthentication } from "@ambit/api/resources/kinds.ts";
+import { isOlder } from "./age.ts";
 import { stringMatch } from "./authorization-policy.ts";
 import { type Labels, labelsMatch } from "./labels.ts";
 
@@ -30,12 +31,6 @@ export function selectsWorkloads({ spec }: PeerAuthentication): boolean {
 
 function modeOf(policy: PeerAuthentication | undefined): Mode {
   return policy?.spec.mtls?.mode ?? "UNSET";
-}
-
-/** Equal ages are told apart by name, so that the choice does not depend on the order of events. */
-function isOlder(a: PeerAuthentication, b: PeerAuthentication): boolean {
-  const [ageA, ageB] = [a.metadata.creationTimestamp ?? "", b.metadata.creationTimestamp ?? ""];
-  return ageA === ageB ? a.metadata.name < b.metadata.name : ageA < ageB;
 }
 
 function oldest(

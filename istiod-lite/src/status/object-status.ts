@@ -1,0 +1,89 @@
+// What the control plane has to say about an object, and putting it into the object's status without
+// touching what others wrote there.
+
+import type { Resource, ServiceEntry } from "@ambit/api/resources/kinds.ts";
+import type { ResourceKey } from "@ambit/common/resources/source.ts";
+
+/** The kinds we write a status to, and the conditions there that are ours. */
+export const OWN_CONDITIONS = {
+  AuthorizationPolicy: ["ZtunnelAccepted"],
+  ServiceEntry: ["istio.io/WaypointMissing"],
+} as const;
+
+type StatusKind = keyof typeof OWN_CONDITIONS;
+export type ConditionType = (typeof OWN_CONDITIONS)[StatusKind][number];
+
+export interface Condition {
+  readonly type: ConditionType;
+  readonly status: "True" | "False";
+  readonly reason: string;
+  readonly message: string;
+}
+
+export interface ObjectStatus {
+  readonly key: ResourceKey & { readonly kind: StatusKind };
+  /** Those that apply; our others are taken away. */
+  readonly conditions: readonly Condition[];
+  /** ServiceEntries only: the addresses allocated to its hosts. */
+  readonly addresses?: readonly { readonly value: string; readonly host: string }[];
+}
+
+/** The object with this status; the object itself when it has it already. */
+export function withStatus(resource: Resource, wanted: ObjectStatus, nowMs: number): Resource {
+  if (resource.kind === "AuthorizationPolicy") {
+    const conditions = mergeConditions(resource, wanted, nowMs);
+    return conditions === undefined
+      ? resource
+      : { ...resource, status: { ...resource.status, conditions } };
+  }
+  if (resource.kind !== "ServiceEntry") return resource;
+  const conditions = mergeConditions(resource, wanted, nowMs);
+  const addresses = wanted.addresses ?? [];
+  const same = JSON.stringify(addressesOf(resource)) === JSON.stringify(addresses);
+  if (conditions === undefined && same) return resource;
+  const status = {
+    ...resource.status,
+    ...(conditions !== undefined && { conditions }),
+    addresses: [...addresses],
+  };
+  return { ...resource, status };
+}
+
+function addressesOf({ status }: ServiceEntry): { value: string; host: string | undefined }[] {
+  return (status?.addresses ?? []).map(({ value, host }) => ({ value, host }));
+}
+
+type Conditions = NonNullable<NonNullable<ServiceEntry["status"]>["conditions"]>;
+
+/** The conditions as they should be; undefined when they are. Times of unchanged ones stay. */
+function mergeConditions(
+  { status }: Extract<Resource, { kind: StatusKind }>,
+  { key, conditions }: ObjectStatus,
+  nowMs: number,
+): Conditions | undefined {
+  const before = status?.conditions ?? [];
+  const own = new Set<string>(OWN_CONDITIONS[key.kind]);
+  const written = before.filter(({ type }) => own.has(type));
+  const isWritten = (wanted: Condition) => written.some((condition) => saysSame(condition, wanted));
+  if (written.length === conditions.length && conditions.every(isWritten)) return undefined;
+  const lastTransitionTime = new Date(nowMs).toISOString();
+  return [
+    ...before.filter(({ type }) => !own.has(type)),
+    ...conditions.map(
+      (wanted) =>
+        written.find((condition) => saysSame(condition, wanted)) ?? {
+          ...wanted,
+          lastTransitionTime,
+        },
+    ),
+  ];
+}
+
+function saysSame(written: Conditions[number], wanted: Condition): boolean {
+  return (
+    written.type === wanted.type &&
+    written.status === wanted.status &&
+    written.reason === wanted.reason &&
+    written.message === wanted.message
+  );
+}
