@@ -162,33 +162,6 @@ describe("a call of ztunnel's own ports from inside a pod", () => {
   });
 });
 
-describe("handing over", () => {
-  it("to a new process refuses no connection and cuts none", async () => {
-    await enrol({ CONNECTION_TERMINATION_DEADLINE: "1h" });
-    const before = ztunnel;
-    const old = await lab.connect();
-    await roundTrip(old, "hello");
-    await enrol({ ADMIN_PORT: "16000", STATS_PORT: "16020", READINESS_PORT: "16021" });
-    const during = Promise.all(Array.from({ length: 100 }, () => talk()));
-    before.signal("SIGTERM");
-    await before.line({ message: "draining" });
-    expect(new Set(await during)).toEqual(new Set(["hello"]));
-    expect(new Set(await Promise.all(Array.from({ length: 50 }, () => talk())))).toEqual(
-      new Set(["hello"]),
-    );
-    expect(await roundTrip(old, "hello")).toBe("hello");
-    old.end();
-    expect(await before.exited).toBe(0);
-  });
-
-  async function talk(): Promise<string> {
-    const socket = await lab.connect();
-    const answer = await roundTrip(socket, "hello");
-    socket.end();
-    return answer;
-  }
-});
-
 describe("readiness", () => {
   it("waits for the snapshot", async () => {
     await start();

@@ -2,7 +2,7 @@
 // to an address that is not ours. The result is always a plain descriptor for net or dgram.
 
 import net from "node:net";
-import { type IpFamily, ipFamily } from "../net/ip.ts";
+import { type Ip, type IpFamily, ipFamily } from "../net/ip.ts";
 import type { SocketAddress } from "../net/socket-address.ts";
 import { call, callRaw, closeFd, lastErrno, SystemError } from "./libc.ts";
 import * as linux from "./constants.ts";
@@ -64,6 +64,18 @@ export function udpSocket(netnsFd: number | undefined, options: ListenOptions): 
       throw error;
     }
   });
+}
+
+/** Nobody listens there; what a socket is connected to, it hears from alone. */
+const NOBODY = { 4: { ip: "127.0.0.1" as Ip, port: 1 }, 6: { ip: "::1" as Ip, port: 1 } } as const;
+
+/**
+ * The kernel gives a loopback UDP socket no new datagrams; those that wait in it can still be read, and
+ * anything can still be sent. Sockets that share its port get the new ones. Never throws.
+ */
+export function stopReceiving(fd: number, ip: Ip): void {
+  const family = ipFamily(ip);
+  callRaw("connect", fd, encodeSockaddr(NOBODY[family]), sockaddrLength(family));
 }
 
 function prepareListener(fd: number, family: IpFamily, options: ListenOptions): void {

@@ -20,6 +20,8 @@ export interface ForwarderOptions {
   readonly mark: number | undefined;
   readonly clock: Clock;
   readonly upstreams: readonly Ip[];
+  /** Aborts when the pod is cut: nothing more is opened in its namespace, and nobody waits. */
+  readonly forced: AbortSignal;
 }
 
 /** The nameservers of a resolv.conf, at most three, as resolvers take them. */
@@ -50,6 +52,7 @@ export class Forwarder {
     this.#inFlight++;
     try {
       for (const upstream of this.#options.upstreams) {
+        if (this.#options.forced.aborted) return undefined;
         const ask =
           transport === "udp" ? this.#askUdp(query, upstream) : this.#askTcp(query, upstream);
         const answer = await ask.catch(() => undefined);
@@ -62,7 +65,7 @@ export class Forwarder {
   }
 
   #askUdp(query: Buffer, upstream: Ip): Promise<Buffer | undefined> {
-    const { netnsFd, mark, clock } = this.#options;
+    const { netnsFd, mark, clock, forced } = this.#options;
     const family = ipFamily(upstream);
     const fd = udpSocket(netnsFd, {
       address: { ip: (family === 4 ? "0.0.0.0" : "::") as Ip, port: 0 },
@@ -72,10 +75,13 @@ export class Forwarder {
     return new Promise((resolve) => {
       const finish = (answer: Buffer | undefined) => {
         timer.cancel();
+        forced.removeEventListener("abort", onForce);
         socket.close();
         resolve(answer);
       };
-      const timer = clock.after(TRY_TIMEOUT_MS, () => finish(undefined));
+      const onForce = () => finish(undefined);
+      const timer = clock.after(TRY_TIMEOUT_MS, onForce);
+      forced.addEventListener("abort", onForce);
       socket.on("error", () => finish(undefined));
       socket.on("message", (answer, { address }) => {
         const sameId = answer.length >= 2 && answer.readUInt16BE(0) === query.readUInt16BE(0);

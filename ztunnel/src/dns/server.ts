@@ -1,18 +1,18 @@
 // The DNS proxy of one pod: UDP and TCP on the pod's loopback. Answers A and AAAA for what the mesh owns
 // and relays everything else bit for bit.
 
-import dgram from "node:dgram";
 import { existsSync, readFileSync } from "node:fs";
 import net from "node:net";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { inNetns } from "@ambit/common/sys/netns.ts";
-import { listenTcp, udpSocket } from "@ambit/common/sys/sockets.ts";
+import { listenTcp } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { identify } from "../proxy/identify.ts";
 import { encodeAnswer, encodeError, parseQuery, Rcode, type Question } from "./answer.ts";
 import { Forwarder, frameTcp, readNameservers, TcpMessages } from "./forward.ts";
 import { resolveLocally } from "./resolve.ts";
+import { UdpEndpoint } from "./udp-endpoint.ts";
 
 /** TCP clients of one pod; a pod's resolver needs one or two. */
 const TCP_CLIENTS_MAX = 64;
@@ -26,7 +26,8 @@ export class DnsProxy {
   readonly #context: ProxyContext;
   readonly #pod: Pod;
   readonly #forwarder: Forwarder;
-  readonly #closers: (() => void)[] = [];
+  readonly #udp: UdpEndpoint[] = [];
+  readonly #tcp: net.Server[] = [];
   #tcpClients = 0;
 
   /** Binds UDP and TCP; throws SystemError, with nothing left open, when a port is taken. */
@@ -39,6 +40,7 @@ export class DnsProxy {
       mark: packetMark,
       clock: context.clock,
       upstreams: readNameservers(),
+      forced: pod.drain.forced,
     });
     const loopbacks = ["127.0.0.1", ...(ipv6 && podHasIpv6(pod) ? ["::1"] : [])] as Ip[];
     try {
@@ -49,9 +51,16 @@ export class DnsProxy {
     }
   }
 
+  /** Takes no new queries; resolves when those that have come are answered and all is closed. */
+  async drain(): Promise<void> {
+    for (const server of this.#tcp.splice(0)) server.close();
+    await Promise.all(this.#udp.map((endpoint) => endpoint.drain()));
+  }
+
+  /** Closes at once. */
   close(): void {
-    for (const close of this.#closers) close();
-    this.#closers.length = 0;
+    for (const server of this.#tcp.splice(0)) server.close();
+    for (const endpoint of this.#udp.splice(0)) endpoint.close();
   }
 
   #bind(ip: Ip, port: number): void {
@@ -61,20 +70,15 @@ export class DnsProxy {
       reusePort: portReuse,
       ...(packetMark !== undefined && { mark: packetMark }),
     };
-    const udp = dgram.createSocket(ip === "::1" ? "udp6" : "udp4");
-    udp.on("error", (error) =>
-      this.#context.log.warn("DNS socket failed", { error: errorMessage(error) }),
-    );
-    udp.on("message", (query, from) => {
-      void this.#answer(query, "udp").then(
-        (answer) => answer && udp.send(answer, from.port, from.address, () => undefined),
-      );
+    const udp = new UdpEndpoint(this.#pod.netnsFd, options, {
+      answer: (query) => this.#answer(query, "udp"),
+      onError: (error) =>
+        this.#context.log.warn("DNS socket failed", { error: errorMessage(error) }),
     });
-    udp.bind({ fd: udpSocket(this.#pod.netnsFd, options) });
-    this.#closers.push(() => udp.close());
+    this.#udp.push(udp);
     const tcp = net.createServer((socket) => this.#serveTcp(socket));
     tcp.listen({ fd: listenTcp(this.#pod.netnsFd, options) });
-    this.#closers.push(() => tcp.close());
+    this.#tcp.push(tcp);
   }
 
   #serveTcp(socket: net.Socket): void {

@@ -44,10 +44,14 @@ export class PodProxy {
     }
   }
 
-  /** Closes the listeners, then waits for the connections; immediate mode cuts them. */
+  /** Closes the listeners, then waits for connections and queries; immediate mode cuts them. */
   async stop(mode: DrainMode, deadlineMs: number): Promise<void> {
+    const dns = this.#dns;
+    if (mode === "graceful") this.#dns = undefined;
     this.#close();
+    const answered = mode === "graceful" ? dns?.drain() : undefined;
     await this.pod.drain.drain(mode, deadlineMs);
+    await answered;
     this.pod.dialer.close();
     this.pod.pool.close();
   }
