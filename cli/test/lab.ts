@@ -125,8 +125,11 @@ export class Lab {
   async whileApplied(yaml: string, body: () => Promise<void>): Promise<void> {
     const path = this.file("applied.yaml", yaml);
     await this.must("local", "apply", "-f", path);
-    await body();
-    await this.must("local", "delete", "-f", path);
+    try {
+      await body();
+    } finally {
+      await this.must("local", "delete", "-f", path);
+    }
   }
 
   async down(): Promise<void> {

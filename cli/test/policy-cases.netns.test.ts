@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, SOON } from "./lab.ts";
-import { MAIN_PORT, OTHER_PORT, POLICY_CASES, type Reach } from "./policy-cases.ts";
+import { MAIN_PORT, POLICY_CASES, type Reach } from "./policy-cases.ts";
 import { pod, SHOP } from "./shop.ts";
 
 /** Each third case: all kinds of fields are among them. */
@@ -26,8 +26,12 @@ afterAll(() => lab.down());
 
 /** The server on the main port answers HTTP, the one on the other port greets. */
 async function reaches(source: keyof Reach, port: number): Promise<boolean> {
-  const url = port === MAIN_PORT ? `http://${farIp}:${port}/` : `telnet://${farIp}:${OTHER_PORT}`;
-  return /sees|220/.test(await lab.exec(SOURCES[source], "curl", "-s", "-m", "3", url));
+  if (port === MAIN_PORT) {
+    return (await lab.reach(SOURCES[source], `http://${farIp}:${port}/`)) === "reached";
+  }
+  const greeting = `require("net").connect(${port}, "${farIp}").on("error", () => {})
+    .setTimeout(3_000, function () { this.destroy(); }).pipe(process.stdout);`;
+  return (await lab.exec(SOURCES[source], process.execPath, "-e", greeting)).startsWith("220");
 }
 
 async function reachOf(port: number): Promise<Reach> {
