@@ -18,6 +18,9 @@
 #define SO_BINDTODEVICE 25
 #define SO_MARK 36
 
+/* Of structures and maps: another number means other maps, which take no old entries. */
+#define LAYOUT_VERSION 1
+
 /* Pods of one node that can be enrolled at once; kubelet's own limit is far below. */
 #define SLOTS_MAX 1024
 #define LISTENERS_MAX 4096 /* SLOTS_MAX * ROLES */

@@ -23,8 +23,11 @@ import { runCommand } from "./run-command.ts";
 import { watchPod } from "./watch-pod.ts";
 import { CONNECTION_MARK, MARK_MASK } from "./wire.ts";
 
-/** Sockets that are accepted answer with the mark of who opened them, so that answers find lo. */
-const ACCEPT_MARK = "ipv4/tcp_fwmark_accept";
+/**
+ * What answers to ztunnel's connections carries their mark, so that it finds lo: sockets that are
+ * accepted, and the kernel itself when it refuses.
+ */
+const MARK_SYSCTLS = ["ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect"];
 
 /** Who exempts the node's probes. */
 export type ProbeHost = Pick<RedirectionBackend, "installHost" | "readHost" | "removeHost">;
@@ -51,9 +54,7 @@ export class EbpfBackend implements RedirectionBackend {
     try {
       const { steering } = this.#node;
       steering.setAddresses(slot, podAddresses(netns));
-      if (!setNetSysctl(netns.fd, ACCEPT_MARK, "1")) {
-        throw new AgentError("bpf-failed", `cannot set net.${ACCEPT_MARK.replace("/", ".")}`);
-      }
+      requireMarkedAnswers(netns, redirection.ipv6);
       await installReturnRoutes(netns, redirection.ipv6, sources(netns));
       steering.setSlot(slot, slotState(redirection));
       this.#node.attachPod(cookie, netns, slot);
@@ -76,7 +77,7 @@ export class EbpfBackend implements RedirectionBackend {
     steering.clearListeners(slot);
     steering.setAddresses(slot, []);
     await removeReturnRoutes(netns);
-    setNetSysctl(netns.fd, ACCEPT_MARK, "0");
+    for (const name of MARK_SYSCTLS) setNetSysctl(netns.fd, name, "0");
     this.#slots.delete(cookie);
   }
 
@@ -130,6 +131,13 @@ export class EbpfBackend implements RedirectionBackend {
       return slot;
     }
     throw new AgentError("bpf-failed", `all ${CONSTANTS.SLOTS_MAX} slots of the node are taken`);
+  }
+}
+
+function requireMarkedAnswers(netns: NetnsHandle, ipv6: boolean): void {
+  for (const name of MARK_SYSCTLS) {
+    if (setNetSysctl(netns.fd, name, "1") || (!ipv6 && name.startsWith("ipv6"))) continue;
+    throw new AgentError("bpf-failed", `cannot set net.${name.replaceAll("/", ".")} in the pod`);
   }
 }
 

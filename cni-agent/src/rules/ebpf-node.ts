@@ -2,7 +2,7 @@
 // next agent. Owns descriptors only; everything else is in the kernel. Pods are EbpfBackend's.
 
 import { closeSync, mkdirSync, openSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { AttachType } from "@ambit/common/sys/bpf-link.ts";
 import { openPinned, pinObject } from "@ambit/common/sys/bpf-map.ts";
 import {
@@ -80,9 +80,12 @@ export class EbpfNode implements Disposable {
    * From now on this cgroup's sockets are ztunnel's: they are not captured, and may deliver. Throws an
    * Error that says why it cannot be: a cgroup shared with anybody else would exempt them too.
    */
-  admitProxy(folder: string): void {
+  admitProxy(path: string): void {
+    const folder = resolve(path);
     if (isWithin(this.#cgroup, folder)) {
-      throw new Error(`ztunnel runs in ${folder}, which holds the pods too: give it its own cgroup`);
+      throw new Error(
+        `ztunnel runs in ${folder}, which holds the pods too: give it its own cgroup`,
+      );
     }
     const id = cgroupId(folder);
     this.#attachToCgroup("proxies", `${id}`, "proxy_sockops", folder);
@@ -179,6 +182,8 @@ function openIfPinned(path: string): number | undefined {
     return openPinned(path);
   } catch (error) {
     if (error instanceof SystemError && error.code === "ENOENT") return undefined;
-    throw new Error(`${basename(path)} is pinned at ${path} but cannot be opened`, { cause: error });
+    throw new Error(`${basename(path)} is pinned at ${path} but cannot be opened`, {
+      cause: error,
+    });
   }
 }

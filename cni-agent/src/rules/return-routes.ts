@@ -30,9 +30,7 @@ export async function installReturnRoutes(
     const source = sources[family] === undefined ? "" : ` src ${sources[family]}`;
     return `route replace ${ROUTE}${source}\nrule add ${RULE}\n`;
   };
-  await Promise.all(
-    families(netns, ipv6).map((family) => runBatch(netns, family, batch(family))),
-  );
+  await Promise.all(families(netns, ipv6).map((family) => runBatch(netns, family, batch(family))));
 }
 
 export async function removeReturnRoutes(netns: NetnsHandle): Promise<void> {

@@ -89,11 +89,14 @@ export class TestServer implements AsyncDisposable {
   readonly #waiting: net.Socket[] = [];
   readonly #all: net.Socket[] = [];
   #wake = () => {};
+  /** The listening socket's. */
+  fd = -1;
 
   static async start(place: TestPlace, address: Ip, port: number, mark?: number) {
     const server = new TestServer();
     const options = { address: { ip: address, port }, transparent: "best-effort" } as const;
     const fd = listenTcp(place.netns.fd, mark === undefined ? options : { ...options, mark });
+    server.fd = fd;
     server.#server.listen({ fd });
     server.#server.on("connection", (socket) => {
       socket.on("error", () => {});

@@ -14,6 +14,7 @@ const bindings = {
   accept4: libc.func("int accept4(int fd, void *addr, void *len, int flags)"),
   connect: libc.func("int connect(int fd, const void *addr, uint32_t len)"),
   close: libc.func("int close(int fd)"),
+  getsockname: libc.func("int getsockname(int fd, void *addr, void *len)"),
   getsockopt: libc.func("int getsockopt(int fd, int level, int name, void *value, void *len)"),
   setsockopt: libc.func(
     "int setsockopt(int fd, int level, int name, const void *value, uint32_t len)",
@@ -74,6 +75,16 @@ export function callBpf(number: number, command: number, what: string, attr: Uin
   const result = Number(syscall4(number, command, attr, attr.length));
   if (result < 0) throw new SystemError("bpf", koffi.errno(), what);
   return result;
+}
+
+const mount = libc.func(
+  "int mount(const char *source, const char *target, const char *type, unsigned long f, void *data)",
+);
+
+/** Mounts a file system without options. Throws SystemError. */
+export function callMount(source: string, target: string, type: string): void {
+  if (mount(source, target, type, 0, null) !== 0)
+    throw new SystemError("mount", koffi.errno(), target);
 }
 
 export function lastErrno(): number {

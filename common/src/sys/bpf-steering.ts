@@ -1,0 +1,210 @@
+// The state that redirection by eBPF keeps in the kernel, as typed maps. cni-agent writes who is
+// enrolled; ztunnel adds its listeners and its lease; the programs (bpf/) read all of it.
+
+import { join } from "node:path";
+import { type Ip, ipFamily, ipFromBytes, ipToBytes } from "../net/ip.ts";
+import { errorCode } from "../process/errors.ts";
+import { CONSTANTS, Counter, MAPS, Role, SlotFlag, STRUCTS } from "./bpf-layout.gen.ts";
+import { BpfMap, openPinned } from "./bpf-map.ts";
+import { MAP_NAMES, type MapName } from "./bpf-object.ts";
+import { possibleCpus } from "./cpus.ts";
+
+export type ListenerRole = keyof typeof Role;
+export type CounterName = keyof typeof Counter;
+
+const ROLES = Object.keys(Role) as ListenerRole[];
+const COUNTER_NAMES = Object.keys(Counter) as CounterName[];
+/** Of a value that means nothing. */
+const PRESENT = Buffer.alloc(4, 1);
+const NANOSECONDS_PER_MS = 1_000_000n;
+
+/** What is captured in a pod. */
+export interface SlotState {
+  readonly inbound: boolean;
+  readonly dns: boolean;
+}
+
+/** The folder of a node's pins below a BPF file system, whose names may hold no dot. */
+export function pinFolder(bpffs: string, node: string): string {
+  return join(bpffs, "ambit", node.replaceAll("~", "~~").replaceAll(".", "~"));
+}
+
+/** The maps' folder: another layout is another folder, so that old programs keep their maps. */
+export function mapFolder(pins: string): string {
+  return join(pins, `maps-v${CONSTANTS.LAYOUT_VERSION}`);
+}
+
+export class Steering implements Disposable {
+  readonly #maps: ReadonlyMap<MapName, BpfMap>;
+
+  /** Takes over the descriptors. */
+  constructor(maps: ReadonlyMap<MapName, number>) {
+    const open = ([name, fd]: readonly [MapName, number]) => {
+      const copies = name === "counters" ? possibleCpus() : 1;
+      return [name, new BpfMap(name, fd, MAPS[name], copies)] as const;
+    };
+    this.#maps = new Map([...maps].map(open));
+  }
+
+  /** The maps that a cni-agent pinned. Throws SystemError: ENOENT when there are none. */
+  static openPinned(pins: string): Steering {
+    const fds = MAP_NAMES.map((name) => [name, openPinned(join(mapFolder(pins), name))] as const);
+    return new Steering(new Map(fds));
+  }
+
+  slotOf(netnsCookie: bigint): number | undefined {
+    return this.#map("pods").get(u64(netnsCookie))?.readUInt32LE();
+  }
+
+  /** Every enrolled namespace's cookie with its slot. */
+  pods(): Map<bigint, number> {
+    const pods = this.#map("pods");
+    const entries = pods.keys(CONSTANTS.SLOTS_MAX).flatMap((key) => {
+      const slot = pods.get(key)?.readUInt32LE();
+      return slot === undefined ? [] : [[key.readBigUInt64LE(), slot] as const];
+    });
+    return new Map(entries);
+  }
+
+  /** From now on the namespace's sockets are captured. Throws E2BIG when the node is full. */
+  enrol(netnsCookie: bigint, slot: number): void {
+    this.#map("pods").set(u64(netnsCookie), u32(slot));
+  }
+
+  /** From now on the namespace's new sockets are left alone. False when it was not enrolled. */
+  release(netnsCookie: bigint): boolean {
+    return this.#map("pods").delete(u64(netnsCookie));
+  }
+
+  /** undefined switches the slot's steering off. */
+  setSlot(slot: number, state: SlotState | undefined): void {
+    const flags =
+      state === undefined
+        ? 0
+        : SlotFlag.ENABLED |
+          (state.inbound ? SlotFlag.INBOUND : 0) |
+          (state.dns ? SlotFlag.DNS : 0);
+    const value = Buffer.alloc(STRUCTS.slot.bytes);
+    value.writeUInt32LE(flags, STRUCTS.slot.flags);
+    this.#map("slots").set(u32(slot), value);
+  }
+
+  slot(slot: number): SlotState | undefined {
+    const flags = this.#map("slots").get(u32(slot))?.readUInt32LE(STRUCTS.slot.flags) ?? 0;
+    if ((flags & SlotFlag.ENABLED) === 0) return undefined;
+    return { inbound: (flags & SlotFlag.INBOUND) !== 0, dns: (flags & SlotFlag.DNS) !== 0 };
+  }
+
+  /** Makes a slot's own addresses exactly these. Throws E2BIG when the node has too many. */
+  setAddresses(slot: number, wanted: readonly Ip[]): void {
+    const map = this.#map("addresses");
+    for (const ip of wanted) map.set(addressKey(slot, ip), PRESENT);
+    for (const ip of this.addresses(slot)) {
+      if (!wanted.includes(ip)) map.delete(addressKey(slot, ip));
+    }
+  }
+
+  addresses(slot: number): Ip[] {
+    const { podAddress } = STRUCTS;
+    const keys = this.#map("addresses").keys(CONSTANTS.ADDRESSES_MAX);
+    return keys
+      .filter((key) => key.readUInt32LE(podAddress.slot) === slot)
+      .flatMap((key) => ipFromBytes(key.subarray(podAddress.ip)) ?? []);
+  }
+
+  /** Hands a listening socket to the programs; it replaces an earlier one, which keeps its queue. */
+  setListener(slot: number, role: ListenerRole, socketFd: number): void {
+    this.#map("listeners").set(listenerKey(slot, role), u64(BigInt(socketFd)));
+  }
+
+  /** New connections of the slot find nobody until ztunnel listens again. */
+  clearListeners(slot: number): void {
+    for (const role of ROLES) {
+      try {
+        this.#map("listeners").delete(listenerKey(slot, role));
+      } catch (error) {
+        // What the kernel says when there is no socket at that index.
+        if (errorCode(error) !== "EINVAL") throw error;
+      }
+    }
+  }
+
+  /** Sockets made by tasks of this cgroup are ztunnel's own. Throws E2BIG. */
+  addProxy(cgroupId: bigint): void {
+    this.#map("proxies").set(u64(cgroupId), PRESENT);
+  }
+
+  removeProxy(cgroupId: bigint): void {
+    this.#map("proxies").delete(u64(cgroupId));
+  }
+
+  proxies(): bigint[] {
+    return this.#map("proxies")
+      .keys(CONSTANTS.PROXIES_MAX)
+      .map((key) => key.readBigUInt64LE());
+  }
+
+  /** Connections are accepted for `validMs` from now on; 0 ends the need for a lease. */
+  renewLease(validMs: number): void {
+    const until =
+      validMs === 0 ? 0n : process.hrtime.bigint() + BigInt(validMs) * NANOSECONDS_PER_MS;
+    this.#map("lease").set(u32(0), u64(until));
+  }
+
+  /** Connections that ztunnel is opening to applications right now. */
+  get passCount(): number {
+    return this.#map("passes").keys(CONSTANTS.PASSES_MAX).length;
+  }
+
+  /** Events since the maps were made, over all CPUs. */
+  counters(): Map<CounterName, number> {
+    const map = this.#map("counters");
+    return new Map(COUNTER_NAMES.map((name) => [name, sum(map.get(u32(Counter[name])))]));
+  }
+
+  [Symbol.dispose](): void {
+    for (const map of this.#maps.values()) map.close();
+  }
+
+  #map(name: MapName): BpfMap {
+    return this.#maps.get(name)!;
+  }
+}
+
+function addressKey(slot: number, ip: Ip): Buffer {
+  const { podAddress } = STRUCTS;
+  const key = Buffer.alloc(podAddress.bytes);
+  key.writeUInt32LE(slot, podAddress.slot);
+  key.set(mappedBytes(ip), podAddress.ip);
+  return key;
+}
+
+/** Sixteen bytes: an IPv4 address in its IPv4-mapped form. */
+function mappedBytes(ip: Ip): Uint8Array {
+  const bytes = ipToBytes(ip);
+  if (ipFamily(ip) === 6) return bytes;
+  return Buffer.concat([Buffer.alloc(10), Buffer.alloc(2, 0xff), bytes]);
+}
+
+function listenerKey(slot: number, role: ListenerRole): Buffer {
+  return u32(slot * ROLES.length + Role[role]);
+}
+
+function sum(perCpu: Buffer | undefined): number {
+  let total = 0;
+  for (let at = 0; at < (perCpu?.length ?? 0); at += 8)
+    total += Number(perCpu!.readBigUInt64LE(at));
+  return total;
+}
+
+function u32(value: number): Buffer {
+  const buffer = Buffer.alloc(4);
+  buffer.writeUInt32LE(value);
+  return buffer;
+}
+
+function u64(value: bigint): Buffer {
+  const buffer = Buffer.alloc(8);
+  buffer.writeBigUInt64LE(value);
+  return buffer;
+}
