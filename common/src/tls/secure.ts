@@ -1,6 +1,7 @@
 // Mutual TLS as HBONE wants it (ztunnel §1.1, §1.2): TLS 1.3, ALPN h2, no SNI, no resumption, and a
 // SPIFFE check on both sides in place of host names. An unverified peer never gets a usable socket.
 
+import type { Duplex } from "node:stream";
 import type net from "node:net";
 import tls from "node:tls";
 import { X509Certificate } from "node:crypto";
@@ -71,11 +72,11 @@ export function secureServer(
 }
 
 /**
- * The client side over a connected socket. The server must present a certificate of our roots with
- * one of the `allowed` identities. On failure the socket is destroyed.
+ * The client side over a connected socket, or a stream that is one. The server must present a
+ * certificate of our roots with one of the `allowed` identities. On failure the socket is destroyed.
  */
 export function secureClient(
-  raw: net.Socket,
+  raw: Duplex,
   certificate: WorkloadCertificate,
   allowed: readonly SpiffeId[],
 ): Promise<SecureResult> {
@@ -104,7 +105,7 @@ export function secureClient(
 
 /** Resolves once; on failure or timeout nothing usable remains. */
 function settler(
-  raw: net.Socket,
+  raw: Duplex,
   socket: tls.TLSSocket,
   resolve: (result: SecureResult) => void,
 ): (result: SecureResult) => void {

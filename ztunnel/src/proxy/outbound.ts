@@ -2,31 +2,30 @@
 //   accept → identify → resolve (state/outbound-route) → authorize (at the far side; here for `local`)
 //   → tunnel or dial → relay → one access line.
 
-import { relaySockets, type RelayEnd } from "@ambit/common/hbone/relay.ts";
+import { type ByteCounters, relaySockets, type RelayEnd } from "@ambit/common/hbone/relay.ts";
 import { newTraceparent, traceIdOf } from "@ambit/common/hbone/traceparent.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { isCaptureProbe } from "@ambit/common/net/capture-probe.ts";
 import { ipFamily } from "@ambit/common/net/ip.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
-import { spiffeId } from "@ambit/common/tls/identity.ts";
-import { type HboneRoute, resolveOutbound, type OutboundRoute } from "../state/outbound-route.ts";
-import type { Service } from "../state/service.ts";
-import { type Workload, workloadIdentity } from "../state/workload.ts";
+import { assert } from "@ambit/common/process/assert.ts";
+import { resolveOutbound, type OutboundRoute } from "../state/outbound-route.ts";
+import type { Workload } from "../state/workload.ts";
 import {
-  type ConnectionFacts,
   ConnectionTelemetry,
   logEarlyFailure,
   type PathKind,
 } from "../telemetry/connection-telemetry.ts";
-import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
 import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
 import { answerCaptureProbe } from "./capture-probe.ts";
 import { Connection, type Hop } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { dial, resolveHostname } from "./dial.ts";
+import { type DoubleTunnel, openDoubleTunnel } from "./double-tunnel.ts";
 import { identify, knownWorkload } from "./identify.ts";
 import { relayLocally } from "./local-path.ts";
+import { factsAcross, outboundFacts } from "./outbound-facts.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
 import { openTunnel } from "./tunnel.ts";
 
@@ -78,10 +77,9 @@ async function carry(journey: Journey): Promise<void> {
   const { context, pod, client, accepted, source, route } = journey;
   const connection = new Connection(traceIdOf(journey.traceparent));
   const localPod = localDestination(journey);
-  const path: PathKind =
-    localPod !== undefined ? "local" : route.kind === "hbone" ? "hbone" : "tcp";
-  const facts = outboundFacts(journey, connection.id, path);
-  const telemetry = new ConnectionTelemetry(context.telemetry, facts);
+  const path = pathOf(route, localPod);
+  const facts = outboundFacts({ id: connection.id, accepted, source, route, path });
+  const counters: ByteCounters = { sent: 0, received: 0 };
   const untrack = context.connections.track({
     connection,
     direction: "outbound",
@@ -90,30 +88,26 @@ async function carry(journey: Journey): Promise<void> {
     source: accepted.source,
     originalDestination: accepted.destination,
     actualDestination: facts.destinationAddress,
-    counters: telemetry.counters,
-    ...(route.kind === "hbone" && { hop: hopOf(route) }),
+    counters,
+    ...hopOf(route),
   });
   connection.onAbort(() => client.destroy());
   const stopEnding = connection.endWith(pod.drain);
+  let telemetry: ConnectionTelemetry | undefined;
   try {
+    const across = await openAcross(journey, connection);
+    const told = across === undefined ? facts : factsAcross(facts, across);
+    telemetry = new ConnectionTelemetry(context.telemetry, told, counters);
     const end =
       localPod !== undefined && route.kind === "hbone"
-        ? await relayLocally({
-            context,
-            pod: localPod,
-            client,
-            accepted,
-            source,
-            route,
-            connection,
-            telemetry,
-          })
-        : await relayOut(journey, connection, telemetry);
+        ? await relayLocally({ ...journey, pod: localPod, route, connection, telemetry })
+        : await relayOut(journey, connection, counters, across);
     const failure =
       connection.error ??
       (end.error === undefined ? undefined : new ProxyError("RELAY_FAILED", end.error));
     telemetry.close(failure);
   } catch (error) {
+    telemetry ??= new ConnectionTelemetry(context.telemetry, facts, counters);
     telemetry.close(connection.error ?? asProxyError(error));
   } finally {
     stopEnding();
@@ -121,8 +115,28 @@ async function carry(journey: Journey): Promise<void> {
   }
 }
 
-function hopOf({ destination, nextHop, allowedIdentities }: HboneRoute): Hop {
-  return { workload: destination, ip: nextHop.ip, allowedIdentities };
+function pathOf(route: OutboundRoute, localPod: Pod | undefined): PathKind {
+  if (localPod !== undefined) return "local";
+  return route.kind === "hbone" || route.kind === "double-hbone" ? "hbone" : "tcp";
+}
+
+/** The workload that the tunnel, or the outer one of two, ends at. */
+function hopOf(route: OutboundRoute): { hop?: Hop } {
+  const tunnel = route.kind === "double-hbone" ? route.outer : route;
+  if (tunnel.kind !== "hbone") return {};
+  const { destination, nextHop, allowedIdentities } = tunnel;
+  return { hop: { workload: destination, ip: nextHop.ip, allowedIdentities } };
+}
+
+/** Both tunnels of a connection to another network, before it counts as opened (ztunnel §7.1). */
+function openAcross(
+  { context, pod, source, accepted, route, traceparent }: Journey,
+  connection: Connection,
+): Promise<DoubleTunnel> | undefined {
+  if (route.kind !== "double-hbone") return undefined;
+  const client = accepted.source;
+  const opening = openDoubleTunnel({ context, pod, source, client, route, traceparent });
+  return connection.unlessAborted(opening, (late) => late.close());
 }
 
 /** The destination's pod when same-node traffic may stay inside this process (design: `local`). */
@@ -135,7 +149,8 @@ function localDestination({ context, route }: Journey): Pod | undefined {
 async function relayOut(
   journey: Journey,
   connection: Connection,
-  telemetry: ConnectionTelemetry,
+  counters: ByteCounters,
+  across: DoubleTunnel | undefined,
 ): Promise<RelayEnd> {
   const { context, pod, client, accepted, source, route } = journey;
   switch (route.kind) {
@@ -145,7 +160,7 @@ async function relayOut(
         late.reset(ErrorCode.CANCEL),
       );
       connection.onAbort(() => stream.reset(ErrorCode.CANCEL));
-      return stream.relay(client, telemetry.counters);
+      return stream.relay(client, counters);
     }
     case "tcp":
     case "passthrough": {
@@ -153,13 +168,12 @@ async function relayOut(
       const dialed = dial(context, pod, { destination, timeoutCode: "CONNECT_TIMEOUT" });
       const upstream = await connection.unlessAborted(dialed, (late) => late.destroy());
       connection.onAbort(() => upstream.destroy());
-      return relaySockets(client, upstream, telemetry.counters);
+      return relaySockets(client, upstream, counters);
     }
     case "double-hbone":
-      throw new ProxyError(
-        "UNKNOWN_GATEWAY",
-        `network ${route.destination.network} can only be reached through an east-west gateway, which this version does not speak to`,
-      );
+      assert(across !== undefined, "both tunnels are open");
+      connection.onAbort(() => across.close());
+      return across.stream.relay(client, counters);
     case "refused":
       throw new ProxyError(route.code, route.reason);
   }
@@ -174,49 +188,5 @@ async function plainDestination(
   return {
     ip: await resolveHostname(route.target.hostname, ipFamily(dialed.ip)),
     port: route.target.port,
-  };
-}
-
-function outboundFacts(
-  { accepted, source, route }: Journey,
-  id: string,
-  path: PathKind,
-): ConnectionFacts {
-  const destination = destinationOf(route);
-  const secured = route.kind === "hbone";
-  const principal = destination && spiffeId(workloadIdentity(destination));
-  return {
-    id,
-    direction: "outbound",
-    path,
-    sourceAddress: accepted.source,
-    destinationAddress: nextAddress(route, accepted.destination, path),
-    source: partyOfWorkload(source),
-    destination: destination === undefined ? UNKNOWN_PARTY : partyOfWorkload(destination),
-    ...(route.kind === "hbone" && path === "hbone" && { hboneTarget: route.authority }),
-    ...serviceFact(route),
-    ...(secured && { sourceIdentity: spiffeId(workloadIdentity(source)) }),
-    ...(secured && principal && { destinationIdentity: principal }),
-    ...(principal && { destinationPrincipal: principal }),
-  };
-}
-
-function destinationOf(route: OutboundRoute): Workload | undefined {
-  return route.kind === "refused" ? undefined : route.destination;
-}
-
-function nextAddress(route: OutboundRoute, dialed: SocketAddress, path: PathKind): SocketAddress {
-  if (route.kind === "hbone") return path === "local" ? route.target : route.nextHop;
-  if (route.kind === "tcp" && "ip" in route.target) return route.target;
-  return dialed;
-}
-
-function serviceFact(route: OutboundRoute): {
-  service?: { hostname: string; namespace: string; name: string };
-} {
-  const service: Service | undefined = route.service;
-  if (service === undefined) return {};
-  return {
-    service: { hostname: service.hostname, namespace: service.namespace, name: service.name },
   };
 }

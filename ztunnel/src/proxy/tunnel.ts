@@ -1,6 +1,6 @@
 // Tunnelling: a CONNECT stream to the next hop over a pooled, mutually authenticated connection.
 
-import { HboneClientConnection } from "@ambit/common/hbone/client.ts";
+import { HboneClientConnection, type TunnelResponse } from "@ambit/common/hbone/client.ts";
 import { encodeForwarded } from "@ambit/common/hbone/forwarded.ts";
 import { type PoolKey, TunnelPool } from "@ambit/common/hbone/pool.ts";
 import type { TunnelStream } from "@ambit/common/hbone/stream.ts";
@@ -10,6 +10,7 @@ import { spiffeId, type SpiffeId } from "@ambit/common/tls/identity.ts";
 import { secureClient } from "@ambit/common/tls/secure.ts";
 import { baggageOf } from "../telemetry/party.ts";
 import type { HboneRoute } from "../state/outbound-route.ts";
+import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { dialNode } from "./dial.ts";
@@ -37,19 +38,37 @@ export async function openTunnel(
     sourceIp: client.ip,
     workloadUid: route.destination.uid,
   };
-  const request = {
-    authority: route.authority,
-    headers: {
-      baggage: baggageOf(source),
-      forwarded: encodeForwarded(client, route.service?.hostname),
-      traceparent,
-    },
+  const headers = tunnelHeaders({ source, client, service: route.service, traceparent });
+  const request = { authority: route.authority, headers };
+  return (await openStream(pod.pool.openTunnel(key, request))).stream;
+}
+
+/** What every CONNECT tells of its connection (ztunnel §1.3). */
+export function tunnelHeaders({
+  source,
+  client,
+  service,
+  traceparent,
+}: {
+  readonly source: Workload;
+  readonly client: SocketAddress;
+  readonly service: Service | undefined;
+  readonly traceparent: string;
+}): Record<string, string> {
+  return {
+    baggage: baggageOf(source),
+    forwarded: encodeForwarded(client, service?.hostname),
+    traceparent,
   };
-  const response = await pod.pool.openTunnel(key, request).catch((error: unknown) => {
+}
+
+/** The answer to a CONNECT when it is 200; rejects with a ProxyError otherwise. */
+export async function openStream(opening: Promise<TunnelResponse>): Promise<TunnelResponse> {
+  const response = await opening.catch((error: unknown) => {
     if (error instanceof ProxyError) throw error;
     throw new ProxyError("H2_FAILED", errorMessage(error), error);
   });
-  if (response.status === HTTP_OK) return response.stream;
+  if (response.status === HTTP_OK) return response;
   const code = response.status === HTTP_UNAUTHORIZED ? "TUNNEL_UNAUTHORIZED" : "TUNNEL_REFUSED";
   throw new ProxyError(code, `http status: ${response.status} from the destination's ztunnel`);
 }

@@ -1,0 +1,68 @@
+// To another network (ztunnel §1.11): an outer tunnel to its gateway, pooled as any other, and in it an
+// inner one of our own to the service's workload, which the gateway cannot read. Both name the service.
+
+import { HboneClientConnection } from "@ambit/common/hbone/client.ts";
+import { parseBaggage, type Baggage } from "@ambit/common/hbone/baggage.ts";
+import type { TunnelStream } from "@ambit/common/hbone/stream.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
+import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
+import { secureClient } from "@ambit/common/tls/secure.ts";
+import type { OutboundRoute } from "../state/outbound-route.ts";
+import { type Workload, workloadIdentity } from "../state/workload.ts";
+import type { Pod, ProxyContext } from "./context.ts";
+import { ProxyError } from "./proxy-error.ts";
+import { openStream, openTunnel, tunnelHeaders } from "./tunnel.ts";
+import { TunnelDuplex } from "./tunnel-duplex.ts";
+
+export type DoubleRoute = Extract<OutboundRoute, { kind: "double-hbone" }>;
+
+export interface DoubleTunnelOrder {
+  readonly context: ProxyContext;
+  readonly pod: Pod;
+  readonly source: Workload;
+  readonly client: SocketAddress;
+  readonly route: DoubleRoute;
+  readonly traceparent: string;
+}
+
+export interface DoubleTunnel {
+  readonly stream: TunnelStream;
+  /** Whom the inner tunnel ends at, as its certificate says. */
+  readonly peer: Identity;
+  /** What the peer tells of its workload, which our control plane may not know. */
+  readonly baggage: Baggage;
+  /** Cuts the inner connection, and with it the outer stream. */
+  close(): void;
+}
+
+/** Opens both tunnels. Rejects with a ProxyError that says which stage failed; nothing is left open. */
+export async function openDoubleTunnel(order: DoubleTunnelOrder): Promise<DoubleTunnel> {
+  const { context, pod, source, client, route, traceparent } = order;
+  const certificate = await context.certificates.get(spiffeId(workloadIdentity(source)));
+  const outer = await openTunnel(pod, { source, client, route: route.outer, traceparent });
+  const duplex = new TunnelDuplex();
+  duplex.on("error", () => undefined);
+  // The outer stream's end is the inner connection's: it has no telemetry of its own.
+  void outer.relay(duplex.socket, { sent: 0, received: 0 }).then(() => duplex.destroy());
+  const secured = await secureClient(duplex, certificate, route.innerIdentities);
+  if (!secured.ok) throw new ProxyError("TLS_FAILED", `inner tunnel: ${secured.reason}`);
+  const inner = new HboneClientConnection(secured.socket, {
+    settings: context.config.hbone,
+    clock: context.clock,
+    onClose: () => duplex.destroy(),
+  });
+  try {
+    const headers = {
+      ...tunnelHeaders({ source, client, service: route.service, traceparent }),
+      "x-forwarded-network": context.config.network,
+    };
+    const opening = openStream(inner.openTunnel({ authority: route.authority, headers }));
+    const { stream, headers: answer } = await opening;
+    inner.drain();
+    const baggage = parseBaggage(answer.get("baggage") ?? "");
+    return { stream, peer: secured.peer, baggage, close: () => inner.close() };
+  } catch (error) {
+    inner.close();
+    throw error;
+  }
+}
