@@ -14,8 +14,14 @@ import { BULK_PORT, CLIENT_IP, HTTP_PORT, SERVER_IP, type Topology } from "./top
 
 export interface Contender {
   readonly name: string;
-  /** Brings it up, ready to be measured; the returned function takes it down. */
-  start(topology: Topology): Promise<() => Promise<void>>;
+  /** Brings it up, ready to be measured, in a mesh of its two workloads and `others` more. */
+  start(topology: Topology, others?: number): Promise<Running>;
+}
+
+export interface Running {
+  /** Its proxies; none without a mesh. */
+  readonly processes: readonly ChildProcess[];
+  stop(): Promise<void>;
 }
 
 const MAIN = resolve(import.meta.dirname, "../src/main.ts");
@@ -25,17 +31,17 @@ const START_TIMEOUT_MS = 15_000;
 
 export const noMesh: Contender = {
   name: "no mesh",
-  start: () => Promise.resolve(() => Promise.resolve()),
+  start: () => Promise.resolve({ processes: [], stop: () => Promise.resolve() }),
 };
 
 /** Two ztunnels in dedicated mode, one per side, as if on two nodes. */
 export function crossNode(name: string, command: readonly string[]): Contender {
   return {
     name,
-    start: async (topology) => {
+    start: async (topology, others = 0) => {
       const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
       const config = join(folder, "mesh.yaml");
-      writeFileSync(config, meshYaml("node-client", "node-server"));
+      writeFileSync(config, meshFile("node-client", "node-server", others));
       const start = (side: "client" | "server") =>
         topology.spawn(side, command, {
           ...common(folder, config),
@@ -47,7 +53,7 @@ export function crossNode(name: string, command: readonly string[]): Contender {
       topology.redirect("client");
       topology.redirect("server");
       await reachable(topology);
-      return () => stop(topology, processes, folder);
+      return { processes, stop: () => stop(topology, processes, folder) };
     },
   };
 }
@@ -56,11 +62,11 @@ export function crossNode(name: string, command: readonly string[]): Contender {
 export function sameNode(mode: "local" | "hbone"): Contender {
   return {
     name: `ambit, same node, ${mode}`,
-    start: async (topology) => {
+    start: async (topology, others = 0) => {
       const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
       const config = join(folder, "mesh.yaml");
       const socket = join(folder, "zds.sock");
-      writeFileSync(config, meshYaml("node", "node"));
+      writeFileSync(config, meshFile("node", "node", others));
       const agent = serveZds(topology, socket);
       const ztunnel = topology.spawn("node", [NODE, MAIN], {
         ...common(folder, config),
@@ -72,10 +78,11 @@ export function sameNode(mode: "local" | "hbone"): Contender {
       topology.redirect("client");
       topology.redirect("server");
       await reachable(topology);
-      return async () => {
+      const stopAll = async () => {
         await stop(topology, [ztunnel], folder);
         agent.close();
       };
+      return { processes: [ztunnel], stop: stopAll };
     },
   };
 }
@@ -99,10 +106,26 @@ function common(folder: string, config: string): Record<string, string> {
 }
 
 /** What both our ztunnel and Istio's read: each workload needs `services` and its node. */
-function meshYaml(clientNode: string, serverNode: string): string {
-  const workload = (name: string, ip: string, node: string) =>
-    `- {uid: "cluster//Pod/default/${name}", name: ${name}, namespace: default, serviceAccount: ${name}, workloadIps: ["${ip}"], protocol: HBONE, node: ${node}, network: "", services: {}}`;
-  return `workloads:\n${workload("client", CLIENT_IP, clientNode)}\n${workload("server", SERVER_IP, serverNode)}\n`;
+function meshFile(clientNode: string, serverNode: string, others: number): string {
+  const workload = (name: string, ip: string, node: string) => ({
+    uid: `cluster//Pod/default/${name}`,
+    name,
+    namespace: "default",
+    serviceAccount: name,
+    workloadIps: [ip],
+    protocol: "HBONE",
+    node,
+    network: "",
+    services: {},
+  });
+  const workloads = [
+    workload("client", CLIENT_IP, clientNode),
+    workload("server", SERVER_IP, serverNode),
+  ];
+  for (let i = 0; i < others; i++) {
+    workloads.push(workload(`other-${i}`, `10.128.${i >> 8}.${i & 255}`, "another-node"));
+  }
+  return JSON.stringify({ workloads });
 }
 
 function serveZds(topology: Topology, path: string): { enrolled: Promise<void>; close(): void } {

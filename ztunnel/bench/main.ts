@@ -1,5 +1,6 @@
 // `npm run bench`: every contender in one run, interleaved, medians and ratios. Options:
 //   --seconds N (per figure, 4)  --rounds N (3)  --peer-ztunnel PATH  --only TEXT  --json
+//   --memory (resident memory instead of speed)
 
 import { execFileSync } from "node:child_process";
 import { parseArgs } from "node:util";
@@ -14,6 +15,7 @@ import {
   startServers,
 } from "./contenders.ts";
 import { ROWS } from "./load.ts";
+import { CONNECTIONS, measureMemory, type MemoryRow, WORKLOADS } from "./memory.ts";
 import { SERVER_IP, Topology } from "./topology.ts";
 
 const TOOLS = ["wrk", "iperf3", "nginx", "nft", "ip", "curl"];
@@ -35,6 +37,7 @@ await runMain(async () => {
       "peer-ztunnel": { type: "string" },
       only: { type: "string" },
       json: { type: "boolean", default: false },
+      memory: { type: "boolean", default: false },
     },
   });
   requireTools();
@@ -48,6 +51,7 @@ await runMain(async () => {
   ].filter(
     ({ name }) => values.only === undefined || name === noMesh.name || name.includes(values.only),
   );
+  if (values.memory) return compareMemory(contenders, values.json);
   const samples = await measure(
     contenders,
     Number(values.seconds),
@@ -91,14 +95,14 @@ async function measure(
     for (let round = 1; round <= rounds; round++) {
       for (const contender of contenders) {
         if (!quiet) console.log(`round ${round}/${rounds}: ${contender.name}`);
-        const stop = await contender.start(topology);
+        const running = await contender.start(topology);
         for (const row of ROWS) {
           const value = row.measure(topology, SERVER_IP, seconds);
           samples
             .getOrInsertComputed(`${contender.name}\n${row.name}`, (): number[] => [])
             .push(value);
         }
-        await stop();
+        await running.stop();
       }
     }
     await stopServers();
@@ -106,6 +110,38 @@ async function measure(
     topology.down();
   }
   return samples;
+}
+
+async function compareMemory(contenders: readonly Contender[], json: boolean): Promise<void> {
+  const topology = new Topology();
+  const rows: MemoryRow[] = [];
+  topology.up();
+  try {
+    const stopServers = await startServers(topology);
+    for (const contender of contenders) {
+      if (contender.name === noMesh.name) continue;
+      if (!json) console.log(`memory: ${contender.name}`);
+      rows.push(await measureMemory(contender, topology, SERVER_IP));
+    }
+    await stopServers();
+  } finally {
+    topology.down();
+  }
+  if (json) console.log(JSON.stringify(rows, undefined, 2));
+  else printMemory(rows);
+  process.exit(0);
+}
+
+function printMemory(rows: readonly MemoryRow[]): void {
+  printColumns([
+    ["contender", `${WORKLOADS} workloads`, `and ${CONNECTIONS} connections`, "a connection"],
+    ...rows.map(({ contender, residentMiB, connectedMiB, connectionKiB }) => [
+      contender,
+      `${residentMiB.toFixed(1)} MiB`,
+      `${connectedMiB.toFixed(1)} MiB`,
+      `${connectionKiB.toFixed(1)} KiB`,
+    ]),
+  ]);
 }
 
 function median(values: readonly number[]): number {
@@ -140,14 +176,13 @@ function printTable(results: readonly Result[]): void {
     `${toNoMesh.toFixed(2)}×`,
     ...(hasPeer ? [`${toPeer?.toFixed(2)}×`] : []),
   ]);
-  const widths = header.map((title, i) =>
-    Math.max(title.length, ...lines.map((line) => line[i]!.length)),
-  );
-  for (const line of [header, ...lines])
-    console.log(
-      line
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join("  ")
-        .trimEnd(),
-    );
+  printColumns([header, ...lines]);
+}
+
+function printColumns(lines: readonly (readonly string[])[]): void {
+  const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)));
+  for (const line of lines) {
+    const cells = line.map((cell, i) => cell.padEnd(widths[i]!));
+    console.log(cells.join("  ").trimEnd());
+  }
 }
