@@ -103,7 +103,12 @@ export class PodRunner {
     this.#pod = pod;
     if (this.#phase !== "waiting" || !mayStart) return;
     this.#phase = "started";
-    this.#containers = pod.spec.containers.map((container) => this.#start(container));
+    this.#containers = pod.spec.containers.map((container) => this.#prepare(container));
+    // Only now: a pod none of whose containers is known yet would look as if all had ended.
+    for (const { process, probe } of this.#containers) {
+      process?.start();
+      probe?.start();
+    }
     this.#report();
   }
 
@@ -147,7 +152,7 @@ export class PodRunner {
     };
   }
 
-  #start(container: Container): RunningContainer {
+  #prepare(container: Container): RunningContainer {
     const { home, clock, env, node, address } = this.#options;
     const { namespace, name } = podKey(this.#pod);
     const variables = environmentOf(this.#pod, container, env);
@@ -179,8 +184,6 @@ export class PodRunner {
         ),
       }),
     };
-    running.process?.start();
-    running.probe?.start();
     return running;
   }
 

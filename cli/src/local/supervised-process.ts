@@ -17,10 +17,10 @@ export interface ProcessSpec {
 export type ProcessState = "starting" | "running" | "restarting" | "stopped";
 
 /** The first restart is all but immediate; a program that cannot run is tried every ten seconds. */
-export const RESTART_DELAY_MIN_MS = 200;
+export const RESTART_DELAY_MIN_MS = 50;
 export const RESTART_DELAY_MAX_MS = 10_000;
 /** A program that ran this long is taken to be sound: the delay starts over. */
-const SOUND_AFTER_MS = 30_000;
+const SOUND_AFTER_MS = 5_000;
 
 export interface ProcessEvents {
   /** The process changed state. */
