@@ -24,10 +24,16 @@ export interface Running {
   stop(): Promise<void>;
 }
 
-const MAIN = resolve(import.meta.dirname, "../src/main.ts");
+const OWN_TREE = resolve(import.meta.dirname, "../..");
+const OURS = checkout("ambit", OWN_TREE);
 const NODE = process.execPath;
 const PACKET_MARK = "1337";
 const START_TIMEOUT_MS = 15_000;
+
+/** A checkout of this repository, installed; `name` is what its contenders are called. */
+export function checkout(name: string, tree: string): { name: string; main: string } {
+  return { name, main: resolve(tree, "ztunnel/src/main.ts") };
+}
 
 export const noMesh: Contender = {
   name: "no mesh",
@@ -59,16 +65,16 @@ export function crossNode(name: string, command: readonly string[]): Contender {
 }
 
 /** One shared ztunnel that holds both pods, handed over as the node agent does. */
-export function sameNode(mode: "local" | "hbone"): Contender {
+export function sameNode(mode: "local" | "hbone", { name, main } = OURS): Contender {
   return {
-    name: `ambit, same node, ${mode}`,
+    name: `${name}, same node, ${mode}`,
     start: async (topology, others = 0) => {
       const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
       const config = join(folder, "mesh.yaml");
       const socket = join(folder, "zds.sock");
       writeFileSync(config, meshFile("node", "node", others));
       const agent = serveZds(topology, socket);
-      const ztunnel = topology.spawn("node", [NODE, MAIN], {
+      const ztunnel = topology.spawn("node", [NODE, main], {
         ...common(folder, config),
         NODE_NAME: "node",
         INPOD_UDS: socket,
@@ -87,8 +93,8 @@ export function sameNode(mode: "local" | "hbone"): Contender {
   };
 }
 
-export function ambitCrossNode(): Contender {
-  return crossNode("ambit, cross-node", [NODE, MAIN]);
+export function ambitCrossNode({ name, main } = OURS): Contender {
+  return crossNode(`${name}, cross-node`, [NODE, main]);
 }
 
 function common(folder: string, config: string): Record<string, string> {

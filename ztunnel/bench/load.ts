@@ -5,11 +5,19 @@ import { BULK_PORT, HTTP_PORT } from "./topology.ts";
 
 /** One figure of the table. */
 export interface Row {
+  /** What `--rows` calls it. */
+  readonly key: string;
   readonly name: string;
   readonly unit: string;
   /** True when a smaller value is better. */
   readonly lowerIsBetter: boolean;
-  measure(topology: Topology, target: string, seconds: number): number;
+  measure(topology: Topology, target: string, seconds: number): Measured;
+}
+
+export interface Measured {
+  readonly value: number;
+  /** Requests answered, or mebibytes moved: what processor time is counted per. */
+  readonly work: number;
 }
 
 function wrk(topology: Topology, target: string, seconds: number, args: readonly string[]): string {
@@ -17,21 +25,30 @@ function wrk(topology: Topology, target: string, seconds: number, args: readonly
   return topology.run("client", ["wrk", "-t1", `-d${seconds}`, "--latency", ...args, url]);
 }
 
-function requestsPerSecond(output: string): number {
-  return Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1] ?? Number.NaN);
+function requestsPerSecond(output: string): Measured {
+  const value = Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1] ?? Number.NaN);
+  return { value, work: requests(output) };
 }
 
-function medianMicroseconds(output: string): number {
-  const [, value, unit] = /50%\s+([\d.]+)(us|ms|s)/.exec(output) ?? [];
-  return Number(value) * { us: 1, ms: 1000, s: 1_000_000 }[unit as "us" | "ms" | "s"];
+function requests(output: string): number {
+  return Number(/(\d+) requests in/.exec(output)?.[1] ?? Number.NaN);
+}
+
+function medianMicroseconds(output: string): Measured {
+  const [, number, unit] = /50%\s+([\d.]+)(us|ms|s)/.exec(output) ?? [];
+  const value = Number(number) * { us: 1, ms: 1000, s: 1_000_000 }[unit as "us" | "ms" | "s"];
+  return { value, work: requests(output) };
 }
 
 interface IperfReport {
-  readonly end: { readonly sum_received: { readonly bits_per_second: number } };
+  readonly end: {
+    readonly sum_received: { readonly bits_per_second: number; readonly bytes: number };
+  };
 }
 
 export const ROWS: readonly Row[] = [
   {
+    key: "keep-alive",
     name: "keep-alive, 32 connections",
     unit: "req/s",
     lowerIsBetter: false,
@@ -39,6 +56,7 @@ export const ROWS: readonly Row[] = [
       requestsPerSecond(wrk(topology, target, seconds, ["-c32"])),
   },
   {
+    key: "latency",
     name: "keep-alive, 1 connection, p50",
     unit: "µs",
     lowerIsBetter: true,
@@ -46,6 +64,7 @@ export const ROWS: readonly Row[] = [
       medianMicroseconds(wrk(topology, target, seconds, ["-c1"])),
   },
   {
+    key: "connections",
     name: "a connection per request, 32 at a time",
     unit: "req/s",
     lowerIsBetter: false,
@@ -53,6 +72,7 @@ export const ROWS: readonly Row[] = [
       requestsPerSecond(wrk(topology, target, seconds, ["-c32", "-H", "Connection: close"])),
   },
   {
+    key: "bulk",
     name: "bulk, 1 stream",
     unit: "Gbit/s",
     lowerIsBetter: false,
@@ -67,7 +87,8 @@ export const ROWS: readonly Row[] = [
         String(seconds),
         "-J",
       ]);
-      return (JSON.parse(output) as IperfReport).end.sum_received.bits_per_second / 1e9;
+      const { bits_per_second: bits, bytes } = (JSON.parse(output) as IperfReport).end.sum_received;
+      return { value: bits / 1e9, work: bytes / 2 ** 20 };
     },
   },
 ];

@@ -1,6 +1,8 @@
 // `npm run bench`: every contender in one run, interleaved, medians and ratios. Options:
-//   --seconds N (per figure, 4)  --rounds N (3)  --peer-ztunnel PATH  --only TEXT  --json
-//   --memory (resident memory instead of speed)
+//   --seconds N (per figure, 4)  --rounds N (3)  --peer-ztunnel PATH  --json
+//   --baseline FOLDER (another checkout of this repository)  --only TEXT (of a contender's name)
+//   --rows KEY,… (of load.ts)  --memory (resident memory instead of speed)
+// README.md says what the figures mean and what was tried.
 
 import { execFileSync } from "node:child_process";
 import { parseArgs } from "node:util";
@@ -8,13 +10,15 @@ import { UserError } from "@ambit/common/process/errors.ts";
 import { runMain } from "@ambit/common/process/run.ts";
 import {
   ambitCrossNode,
+  checkout,
   type Contender,
   crossNode,
   noMesh,
   sameNode,
   startServers,
 } from "./contenders.ts";
-import { ROWS } from "./load.ts";
+import { cpuMicroseconds } from "./cpu.ts";
+import { type Row, ROWS } from "./load.ts";
 import { CONNECTIONS, measureMemory, type MemoryRow, WORKLOADS } from "./memory.ts";
 import { SERVER_IP, Topology } from "./topology.ts";
 
@@ -27,7 +31,16 @@ interface Result {
   readonly median: number;
   readonly toNoMesh: number;
   readonly toPeer?: number;
+  /** Microseconds of the proxies' processor time per request, or per MiB. */
+  readonly cpu: number;
 }
+
+/**
+ * How long each load runs before it is measured, for every contender alike: a just-in-time compiler
+ * needs a few ten thousand requests to be what it is for the rest of its life, and so do the caches
+ * and windows of any other.
+ */
+const WARM_UP_SECONDS = 3;
 
 await runMain(async () => {
   const { values } = parseArgs({
@@ -35,7 +48,9 @@ await runMain(async () => {
       seconds: { type: "string", default: "4" },
       rounds: { type: "string", default: "3" },
       "peer-ztunnel": { type: "string" },
+      baseline: { type: "string" },
       only: { type: "string" },
+      rows: { type: "string" },
       json: { type: "boolean", default: false },
       memory: { type: "boolean", default: false },
     },
@@ -45,24 +60,37 @@ await runMain(async () => {
   const contenders = [
     noMesh,
     ...(peer === undefined ? [] : [crossNode("peer ztunnel, cross-node", [peer])]),
-    ambitCrossNode(),
-    sameNode("hbone"),
-    sameNode("local"),
+    ...ours(),
+    ...(values.baseline === undefined ? [] : ours(checkout("baseline", values.baseline))),
   ].filter(
     ({ name }) => values.only === undefined || name === noMesh.name || name.includes(values.only),
   );
   if (values.memory) return compareMemory(contenders, values.json);
-  const samples = await measure(
-    contenders,
-    Number(values.seconds),
-    Number(values.rounds),
-    values.json,
-  );
-  const results = summarise(contenders, samples);
+  const rows = rowsOf(values.rows);
+  const samples = await measure(contenders, rows, {
+    seconds: Number(values.seconds),
+    rounds: Number(values.rounds),
+    quiet: values.json,
+  });
+  const results = summarise(contenders, rows, samples);
   if (values.json) console.log(JSON.stringify(results, undefined, 2));
   else printTable(results);
   process.exit(0);
 });
+
+function ours(tree?: ReturnType<typeof checkout>): Contender[] {
+  return [ambitCrossNode(tree), sameNode("hbone", tree), sameNode("local", tree)];
+}
+
+function rowsOf(keys: string | undefined): readonly Row[] {
+  const wanted = keys?.split(",");
+  const unknown = wanted?.find((key) => !ROWS.some((row) => row.key === key));
+  if (unknown !== undefined) {
+    const known = ROWS.map(({ key }) => key).join(", ");
+    throw new UserError(`--rows knows no "${unknown}": use some of ${known}`);
+  }
+  return ROWS.filter(({ key }) => wanted?.includes(key) ?? true);
+}
 
 function requireTools(): void {
   if (process.getuid?.() !== 0)
@@ -79,13 +107,23 @@ function requireTools(): void {
     throw new UserError(`the bench needs ${missing.join(", ")}: install them with apt-get`);
 }
 
-type Samples = Map<string, number[]>;
+interface Sample {
+  readonly value: number;
+  readonly cpu: number;
+}
+
+type Samples = Map<string, Sample[]>;
+
+interface Plan {
+  readonly seconds: number;
+  readonly rounds: number;
+  readonly quiet: boolean;
+}
 
 async function measure(
   contenders: readonly Contender[],
-  seconds: number,
-  rounds: number,
-  quiet: boolean,
+  rows: readonly Row[],
+  { seconds, rounds, quiet }: Plan,
 ): Promise<Samples> {
   const topology = new Topology();
   const samples: Samples = new Map();
@@ -96,11 +134,11 @@ async function measure(
       for (const contender of contenders) {
         if (!quiet) console.log(`round ${round}/${rounds}: ${contender.name}`);
         const running = await contender.start(topology);
-        for (const row of ROWS) {
-          const value = row.measure(topology, SERVER_IP, seconds);
+        const pids = running.processes.map(({ pid }) => pid!);
+        for (const row of rows) {
           samples
-            .getOrInsertComputed(`${contender.name}\n${row.name}`, (): number[] => [])
-            .push(value);
+            .getOrInsertComputed(`${contender.name}\n${row.name}`, (): Sample[] => [])
+            .push(sample(row, topology, seconds, pids));
         }
         await running.stop();
       }
@@ -110,6 +148,13 @@ async function measure(
     topology.down();
   }
   return samples;
+}
+
+function sample(row: Row, topology: Topology, seconds: number, pids: readonly number[]): Sample {
+  row.measure(topology, SERVER_IP, WARM_UP_SECONDS);
+  const before = cpuMicroseconds(pids);
+  const { value, work } = row.measure(topology, SERVER_IP, seconds);
+  return { value, cpu: (cpuMicroseconds(pids) - before) / work };
 }
 
 async function compareMemory(contenders: readonly Contender[], json: boolean): Promise<void> {
@@ -150,11 +195,15 @@ function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-function summarise(contenders: readonly Contender[], samples: Samples): Result[] {
-  const of = (contender: string, row: string) =>
-    median(samples.get(`${contender}\n${row}`) ?? [Number.NaN]);
+function summarise(
+  contenders: readonly Contender[],
+  rows: readonly Row[],
+  samples: Samples,
+): Result[] {
+  const of = (contender: string, row: string, figure: keyof Sample = "value") =>
+    median((samples.get(`${contender}\n${row}`) ?? []).map((sample) => sample[figure]));
   const peer = contenders.find(({ name }) => name.startsWith("peer"));
-  return ROWS.flatMap(({ name: row, unit }) =>
+  return rows.flatMap(({ name: row, unit }) =>
     contenders.map(({ name }) => ({
       contender: name,
       row,
@@ -162,6 +211,7 @@ function summarise(contenders: readonly Contender[], samples: Samples): Result[]
       median: of(name, row),
       toNoMesh: of(name, row) / of(noMesh.name, row),
       ...(peer && { toPeer: of(name, row) / of(peer.name, row) }),
+      cpu: of(name, row, "cpu"),
     })),
   );
 }
@@ -169,12 +219,14 @@ function summarise(contenders: readonly Contender[], samples: Samples): Result[]
 function printTable(results: readonly Result[]): void {
   const hasPeer = results.some(({ toPeer }) => toPeer !== undefined);
   const header = ["figure", "contender", "median", "to no mesh", ...(hasPeer ? ["to peer"] : [])];
-  const lines = results.map(({ row, contender, median: value, unit, toNoMesh, toPeer }) => [
+  header.push("CPU each");
+  const lines = results.map(({ row, contender, median: value, unit, toNoMesh, toPeer, cpu }) => [
     row,
     contender,
     `${value < 100 ? value.toFixed(2) : Math.round(value)} ${unit}`,
     `${toNoMesh.toFixed(2)}×`,
     ...(hasPeer ? [`${toPeer?.toFixed(2)}×`] : []),
+    cpu === 0 ? "" : `${cpu.toFixed(1)} µs`,
   ]);
   printColumns([header, ...lines]);
 }

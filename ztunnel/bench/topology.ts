@@ -9,6 +9,9 @@ export const SERVICE_IP = "10.96.77.1";
 export const HTTP_PORT = 8080;
 export const BULK_PORT = 5201;
 
+/** Closed connections are forgotten soon: by the hundred thousand they would fill the kernel's table. */
+const CLOSED_TRACKED_SECONDS = 1;
+
 export type Place = "client" | "server" | "node";
 
 const sh = (script: string): void =>
@@ -26,7 +29,8 @@ export class Topology {
     sh(`
       for n in ${client} ${server} ${node}; do
         ip netns add $n; ip -n $n link set lo up
-        ip netns exec $n sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1
+        ip netns exec $n sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1 \
+          net.netfilter.nf_conntrack_tcp_timeout_time_wait=${CLOSED_TRACKED_SECONDS}
       done
       ip link add eth0 netns ${client} type veth peer name eth0 netns ${server}
       ip -n ${client} addr add ${CLIENT_IP}/24 dev eth0; ip -n ${server} addr add ${SERVER_IP}/24 dev eth0
