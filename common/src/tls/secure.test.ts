@@ -4,6 +4,8 @@ import { describe, expect, it } from "vitest";
 import { TestCa } from "../testing/test-ca.ts";
 import type { WorkloadCertificate } from "./certificate.ts";
 import { type Identity, spiffeId, type SpiffeId } from "./identity.ts";
+import { parseRevocationLists } from "./revocation-list.ts";
+import { Revocations } from "./revocations.ts";
 import { secureClient, secureServer, type SecureResult } from "./secure.ts";
 
 const HOUR_MS = 3_600_000;
@@ -20,6 +22,7 @@ async function handshake(
   clientCertificate: WorkloadCertificate,
   serverCertificate: WorkloadCertificate,
   allowed: SpiffeId[] = [spiffeId(identity("server"))],
+  revocations?: Revocations,
 ): Promise<{ client: SecureResult; server: SecureResult }> {
   const listener = net.createServer({ allowHalfOpen: true });
   listener.listen(0, "127.0.0.1");
@@ -28,8 +31,8 @@ async function handshake(
   const raw = net.connect((listener.address() as net.AddressInfo).port, "127.0.0.1");
   const [rawServer] = await accepted;
   const [atClient, atServer] = await Promise.all([
-    secureClient(raw, clientCertificate, allowed),
-    secureServer(rawServer, serverCertificate),
+    secureClient(raw, clientCertificate, allowed, revocations),
+    secureServer(rawServer, serverCertificate, revocations),
   ]);
   if (atClient.ok) atClient.socket.on("error", () => undefined);
   if (atClient.ok && atServer.ok) {
@@ -105,5 +108,50 @@ describe("mutual TLS between workloads", () => {
     const rotated = { ...next.issue(identity("server")), rootsPem: both };
     const result = await handshake({ ...client, rootsPem: both }, rotated);
     expect([result.client.ok, result.server.ok]).toEqual([true, true]);
+  });
+});
+
+describe("revoked peers", () => {
+  const intermediate = new TestCa("intermediate", ca);
+  const good = intermediate.issue(identity("client"));
+  const bad = intermediate.issue(identity("server"));
+  const serverId = [spiffeId(identity("server"))];
+
+  function revoked(...pems: string[]): Revocations {
+    const revocations = new Revocations();
+    revocations.replace(parseRevocationLists(Buffer.from(pems.join(""))));
+    return revocations;
+  }
+
+  it("the client refuses a server whose certificate was taken back", async () => {
+    const list = revoked(intermediate.revoke(bad.serialNumber));
+    const result = await handshake(good, bad, serverId, list);
+    expect(result.client).toMatchObject({ ok: false, code: "REVOKED" });
+    expect(result.client).toHaveProperty("reason", expect.stringContaining("revoked by CRL"));
+  });
+
+  it("the server refuses a client whose certificate was taken back", async () => {
+    const list = revoked(intermediate.revoke(good.serialNumber));
+    const result = await handshake(good, bad, serverId, list);
+    expect(result.server).toMatchObject({ ok: false, code: "REVOKED" });
+  });
+
+  it("both refuse whom a revoked intermediate vouches for", async () => {
+    const list = revoked(ca.revoke(intermediate.serialNumber));
+    const result = await handshake(good, bad, serverId, list);
+    expect(result.client).toMatchObject({ ok: false, code: "REVOKED" });
+  });
+
+  it("all others pass, with the path through which they are trusted", async () => {
+    const list = revoked(ca.revoke("0123"), intermediate.revoke("4567"));
+    const result = await handshake(good, bad, serverId, list);
+    expect(result.client).toMatchObject({ ok: true, path: [{}, {}] });
+    expect(result.server).toMatchObject({ ok: true, path: [{}, {}] });
+  });
+
+  it("a wrong identity is told before a revocation", async () => {
+    const list = revoked(intermediate.revoke(bad.serialNumber));
+    const result = await handshake(good, bad, [spiffeId(identity("other"))], list);
+    expect(result.client).toMatchObject({ code: "WRONG_IDENTITY" });
   });
 });

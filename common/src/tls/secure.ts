@@ -1,5 +1,6 @@
 // Mutual TLS as HBONE wants it (ztunnel §1.1, §1.2): TLS 1.3, ALPN h2, no SNI, no resumption, and a
-// SPIFFE check on both sides in place of host names. An unverified peer never gets a usable socket.
+// SPIFFE check on both sides in place of host names. An unverified or revoked peer never gets a usable
+// socket.
 
 import type { Duplex } from "node:stream";
 import type net from "node:net";
@@ -7,7 +8,9 @@ import tls from "node:tls";
 import { X509Certificate } from "node:crypto";
 import { errorCode, errorMessage } from "../process/errors.ts";
 import { hasIdentity, peerIdentities, type WorkloadCertificate } from "./certificate.ts";
+import { type CertificationPath, pathOfPeer } from "./certification-path.ts";
 import { type Identity, spiffeId, type SpiffeId } from "./identity.ts";
+import type { Revocations } from "./revocations.ts";
 
 export type TlsFailureCode =
   | "HANDSHAKE"
@@ -15,10 +18,17 @@ export type TlsFailureCode =
   | "NO_CERTIFICATE"
   | "NO_IDENTITY"
   | "WRONG_IDENTITY"
-  | "WRONG_TRUST_DOMAIN";
+  | "WRONG_TRUST_DOMAIN"
+  | "REVOKED";
 
 export type SecureResult =
-  | { readonly ok: true; readonly socket: tls.TLSSocket; readonly peer: Identity }
+  | {
+      readonly ok: true;
+      readonly socket: tls.TLSSocket;
+      readonly peer: Identity;
+      /** Through whom the peer is trusted; only where revocations are looked at. */
+      readonly path?: CertificationPath;
+    }
   | { readonly ok: false; readonly code: TlsFailureCode; readonly reason: string };
 
 /** Istio bounds no handshake; a peer that stalls one would hold its socket for ever. */
@@ -46,11 +56,12 @@ export function secureContext(certificate: WorkloadCertificate): tls.SecureConte
 
 /**
  * The server side over an accepted socket. The client must present a certificate of our roots whose
- * trust domain is ours. On failure the socket is destroyed.
+ * trust domain is ours, and that is not revoked. On failure the socket is destroyed.
  */
 export function secureServer(
   raw: net.Socket,
   certificate: WorkloadCertificate,
+  revocations?: Revocations,
 ): Promise<SecureResult> {
   const socket = new tls.TLSSocket(raw, {
     isServer: true,
@@ -66,19 +77,22 @@ export function secureServer(
         settle({ ok: false, code: "HANDSHAKE", reason: chainError(socket) });
         return;
       }
-      settle(verifyClient(socket, certificate.identity.trustDomain));
+      const verified = verifyClient(socket, certificate.identity.trustDomain);
+      settle(unlessRevoked(verified, certificate, revocations));
     });
   });
 }
 
 /**
  * The client side over a connected socket, or a stream that is one. The server must present a
- * certificate of our roots with one of the `allowed` identities. On failure the socket is destroyed.
+ * certificate of our roots with one of the `allowed` identities, and that is not revoked. On failure
+ * the socket is destroyed.
  */
 export function secureClient(
   raw: Duplex,
   certificate: WorkloadCertificate,
   allowed: readonly SpiffeId[],
+  revocations?: Revocations,
 ): Promise<SecureResult> {
   const socket = tls.connect({
     socket: raw,
@@ -98,7 +112,7 @@ export function secureClient(
         });
         return;
       }
-      settle(verifyServer(socket, allowed));
+      settle(unlessRevoked(verifyServer(socket, allowed), certificate, revocations));
     });
   });
 }
@@ -178,6 +192,23 @@ function verifyServer(socket: tls.TLSSocket, allowed: readonly SpiffeId[]): Secu
       reason: `peer is ${spiffeId(identities[0]!)}, expected ${wanted}`,
     };
   });
+}
+
+/** Refuses who is verified, but revoked meanwhile; without `revocations` nobody is. */
+function unlessRevoked(
+  verified: SecureResult,
+  certificate: WorkloadCertificate,
+  revocations: Revocations | undefined,
+): SecureResult {
+  if (!verified.ok || revocations === undefined) return verified;
+  const path = pathOfPeer(verified.socket, certificate);
+  if (path === undefined) {
+    const reason = "the peer's certificate cannot be followed to a root, to see if it is revoked";
+    return { ok: false, code: "HANDSHAKE", reason };
+  }
+  const objection = revocations.objectionTo(path);
+  if (objection === undefined) return { ...verified, path };
+  return { ok: false, code: "REVOKED", reason: `peer ${spiffeId(verified.peer)}: ${objection}` };
 }
 
 function verifyPeer(

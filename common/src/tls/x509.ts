@@ -167,7 +167,7 @@ function nameOf({ organization, commonName }: CertificateRequest): Asn1 {
 }
 
 /** The subject of a certificate, exactly as encoded, to become an issuer name. */
-function subjectOf(certificatePem: string): Asn1 {
+export function subjectOf(certificatePem: string): Asn1 {
   const [tbs] = children(fromDer(new X509Certificate(certificatePem).raw));
   const fields = children(tbs);
   const versioned = isContextTag(fields[0]!);
