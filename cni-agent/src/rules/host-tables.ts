@@ -46,7 +46,7 @@ function renderSet(name: string, type: string, targets: ProbeTargets, family: 4 
 }
 
 /** What a uid may leave in a script: nothing that could end the quotes. */
-function commentText(uid: string): string {
+export function commentText(uid: string): string {
   return uid.replaceAll(/[^A-Za-z0-9._-]/g, "_").slice(0, 128);
 }
 

@@ -51,7 +51,8 @@ function renderChain({ name, hook, rules }: Chain): string {
   return `  chain ${name} {\n${lines.join("\n")}\n  }`;
 }
 
-function ruleComment({ label, text }: Rule): string {
+/** What marks a rule as ours, and as it was written: at most 40 characters. */
+export function ruleComment({ label, text }: Rule): string {
   return `${label} ${createHash("sha256").update(text).digest("hex").slice(0, 8)}`;
 }
 

@@ -23,11 +23,13 @@ export function runCommand(
   netns: NetnsHandle | undefined,
   [program, ...args]: readonly [string, ...string[]],
   input = "",
+  env: Readonly<Record<string, string>> = {},
 ): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     let child: ChildProcess;
     try {
-      child = inNetns(netns?.fd, () => spawn(program, args, { stdio: "pipe" }));
+      const options = { stdio: "pipe", env: { ...process.env, ...env } } as const;
+      child = inNetns(netns?.fd, () => spawn(program, args, options));
     } catch (error) {
       const message = `cannot run ${program} in the pod's namespace: ${errorMessage(error)}`;
       return reject(new AgentError("command-failed", message, error));
@@ -57,8 +59,9 @@ export async function runChecked(
   netns: NetnsHandle | undefined,
   command: readonly [string, ...string[]],
   input = "",
+  env: Readonly<Record<string, string>> = {},
 ): Promise<string> {
-  const { status, stdout, stderr } = await runCommand(netns, command, input);
+  const { status, stdout, stderr } = await runCommand(netns, command, input, env);
   if (status === 0) return stdout;
   const message = `${command.join(" ")} ended with ${status}: ${stderr.trim()}`;
   throw new AgentError("command-failed", message);

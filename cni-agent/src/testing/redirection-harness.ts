@@ -1,15 +1,18 @@
-// The two redirection backends behind one face, so that one set of cases runs against both: a pod in a test
+// The redirection backends behind one face, so that one set of cases runs against both: a pod in a test
 // network, the test itself as its ztunnel.
 
 import type net from "node:net";
 import { parseIp } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { type ListenerRole, pinFolder } from "@ambit/common/sys/bpf-steering.ts";
+import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { originalDst, socketFd } from "@ambit/common/sys/sockets.ts";
 import type { PodRedirection, RedirectionBackend } from "../rules/backend.ts";
 import { EbpfBackend } from "../rules/ebpf-backend.ts";
 import { EbpfNode } from "../rules/ebpf-node.ts";
+import { IptablesBackend } from "../rules/iptables-backend.ts";
+import type { IptablesKind } from "../rules/iptables-binaries.ts";
 import { NftablesBackend } from "../rules/nftables-backend.ts";
 import * as wire from "../rules/wire.ts";
 import { createTestCgroups, type TestCgroups } from "./test-cgroups.ts";
@@ -23,7 +26,7 @@ export const ALL: PodRedirection = {
 };
 
 export interface RedirectionHarness {
-  readonly name: "nftables" | "ebpf";
+  readonly name: "nftables" | "iptables" | "ebpf";
   readonly network: TestNetwork;
   readonly backend: RedirectionBackend;
   /** What an application sees of a connection that nobody takes. */
@@ -43,8 +46,24 @@ export interface RedirectionHarness {
 }
 
 export function nftablesHarness(): RedirectionHarness {
+  return natHarness("nftables", (hostNetns) => {
+    return new NftablesBackend({ hostNetns, probeUid: undefined });
+  });
+}
+
+export function iptablesHarness(kind: IptablesKind): RedirectionHarness {
+  return natHarness("iptables", (hostNetns) => {
+    return new IptablesBackend({ kind, hostNetns, probeUid: undefined });
+  });
+}
+
+/** What both ways of rewriting destinations share: ztunnel's ports, and how the destination is found. */
+function natHarness(
+  name: "nftables" | "iptables",
+  create: (hostNetns: NetnsHandle) => RedirectionBackend,
+): RedirectionHarness {
   const network = createTestNetwork();
-  const backend = new NftablesBackend({ hostNetns: network.node.netns, probeUid: undefined });
+  const backend = create(network.node.netns);
   const ports = {
     OUTBOUND: wire.OUTBOUND_PORT,
     PLAINTEXT: wire.INBOUND_PORT,
@@ -52,7 +71,7 @@ export function nftablesHarness(): RedirectionHarness {
     DNS: wire.DNS_PORT,
   };
   return {
-    name: "nftables",
+    name,
     network,
     backend,
     refusal: "ECONNREFUSED",

@@ -23,7 +23,8 @@ export function lifeCases(get: () => RedirectionHarness): void {
       await reset();
       expect(await verify()).toBe("absent");
     }
-    expect(network.sh("ip netns exec $POD nft list ruleset")).toBe("");
+    const rules = "nft list ruleset; iptables-legacy-save; ip6tables-legacy-save";
+    expect(network.sh(`ip netns exec $POD sh -c '${rules}'`)).not.toMatch(/istio/i);
     expect(network.sh("ip -n $POD rule; ip -n $POD -6 rule")).not.toContain("fwmark");
     expect(network.sh("ip netns exec $POD sysctl -n net.ipv4.tcp_fwmark_accept")).toBe("0\n");
   });

@@ -1,0 +1,48 @@
+// Which of iptables' two kinds a node uses: `nft` writes nftables, `legacy` the older tables of the
+// kernel. Chosen once, on the node (Istio's order): the kind that has rules there, nft before legacy,
+// else whatever the plain name stands for. Mixed kinds would each see half of the rules.
+
+import type { IpFamily } from "@ambit/common/net/ip.ts";
+import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import { AgentError, failureCode } from "../errors.ts";
+import { runCommand } from "./run-command.ts";
+
+/** The last part of a program's name; "" is the node's default, of either kind. */
+export type IptablesKind = "nft" | "legacy" | "";
+
+export interface IptablesPrograms {
+  readonly save: string;
+  readonly restore: string;
+}
+
+export function iptablesPrograms(kind: IptablesKind, family: IpFamily): IptablesPrograms {
+  const name = `${family === 4 ? "iptables" : "ip6tables"}${kind === "" ? "" : `-${kind}`}`;
+  return { save: `${name}-save`, restore: `${name}-restore` };
+}
+
+/** Rejects with command-missing when the node has no iptables at all. */
+export async function detectIptables(hostNetns: NetnsHandle | undefined): Promise<IptablesKind> {
+  for (const kind of ["nft", "legacy"] as const) {
+    if (await hasRules(hostNetns, kind)) return kind;
+  }
+  if ((await listing(hostNetns, "")) !== undefined) return "";
+  throw new AgentError("command-missing", "iptables is not installed: install it on the node");
+}
+
+async function hasRules(netns: NetnsHandle | undefined, kind: IptablesKind): Promise<boolean> {
+  return /^(\[\d+:\d+\] )?-A /m.test((await listing(netns, kind)) ?? "");
+}
+
+/** Undefined when the program is missing or does not work here. */
+async function listing(
+  netns: NetnsHandle | undefined,
+  kind: IptablesKind,
+): Promise<string | undefined> {
+  try {
+    const { status, stdout } = await runCommand(netns, [iptablesPrograms(kind, 4).save]);
+    return status === 0 ? stdout : undefined;
+  } catch (error) {
+    if (failureCode(error) === "command-missing") return undefined;
+    throw error;
+  }
+}
