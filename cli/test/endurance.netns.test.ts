@@ -49,7 +49,7 @@ async function leavesNothing(load: () => Promise<void>): Promise<void> {
   }
 }
 
-/** Echoes through `host`:9000; prints how many came back right. */
+/** Echoes through `host`:9000; prints how many came back right, and what became of the others. */
 const echoes = (host: string, count: number, atOnce: number) => `
   const net = require("net");
   let started = 0, right = 0, open = [];
@@ -57,9 +57,14 @@ const echoes = (host: string, count: number, atOnce: number) => `
     if (started === ${count}) return;
     const n = String(started++);
     const s = net.connect({ host: "${host}", port: 9000, allowHalfOpen: true });
-    let text = "";
-    s.on("data", (c) => text += c).on("error", () => {});
-    s.on("close", () => { if (text === "echo:" + n) right++; if (${atOnce} === 1) one(); });
+    let text = "", fault = "ended early";
+    const startMs = Date.now();
+    s.on("data", (c) => text += c).on("error", (e) => fault = e.message);
+    s.on("close", () => {
+      if (text === "echo:" + n) right++;
+      else console.log("connection", n, "from port", s.localPort, fault, "after", Date.now() - startMs, "ms:", text);
+      if (${atOnce} === 1) one();
+    });
     s.on("connect", () => {
       open.push(() => s.end(n));
       if (open.length === ${atOnce}) { for (const go of open) go(); open = []; }
