@@ -11,15 +11,19 @@ import type { Random } from "../state/endpoint-choice.ts";
 import type { MeshState, PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
 import type { TelemetrySinks } from "../telemetry/connection-telemetry.ts";
+import type { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import type { CertificateView } from "../worker/certificates.ts";
 import type { ConnectionTable } from "./connection.ts";
+import type { HostNames } from "./host-names.ts";
 
 export interface ProxyContext {
   readonly config: Config;
   readonly state: MeshState;
   readonly certificates: CertificateView;
   readonly connections: ConnectionTable;
+  readonly names: HostNames;
   readonly telemetry: TelemetrySinks;
+  readonly onDemandDns: OnDemandDnsMetrics;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random: Random;

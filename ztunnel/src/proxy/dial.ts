@@ -1,9 +1,8 @@
 // Dialing: plain TCP connections from inside a pod's namespace, to applications and to peers.
 
-import { lookup } from "node:dns/promises";
 import type net from "node:net";
 import { errorCode, errorMessage } from "@ambit/common/process/errors.ts";
-import { ipFamily, parseIp, type Ip } from "@ambit/common/net/ip.ts";
+import { ipFamily, type Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { ByteDial, ByteDialerOptions } from "@ambit/common/sys/byte-dialer.ts";
@@ -85,21 +84,4 @@ function dialError({ destination, timeoutCode }: Dial, error: unknown): ProxyErr
   const hint =
     timeoutCode === "TUNNEL_TIMEOUT" ? "; a NetworkPolicy may be blocking port 15008" : "";
   return new ProxyError(timeoutCode, `connection to ${address} timed out${hint}`, error);
-}
-
-/** Resolves the hostname of a workload without addresses; prefers the family that was dialed. */
-export async function resolveHostname(hostname: string, family: 4 | 6): Promise<Ip> {
-  try {
-    const found = await lookup(hostname, { all: true });
-    const ips = found.flatMap(({ address }) => parseIp(address) ?? []);
-    const ip = ips.find((candidate) => ipFamily(candidate) === family) ?? ips[0];
-    if (ip !== undefined) return ip;
-  } catch (error) {
-    throw new ProxyError(
-      "CONNECT_FAILED",
-      `hostname ${hostname} does not resolve: ${errorMessage(error)}`,
-      error,
-    );
-  }
-  throw new ProxyError("CONNECT_FAILED", `hostname ${hostname} has no address`);
 }

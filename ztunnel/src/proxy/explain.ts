@@ -130,7 +130,7 @@ function explainArrival(
   const path = captured ? pathOf(context, route) : "tcp";
   steps.push({ question: "which path do the bytes take", answer: PATHS[path] });
   const enforced = destination !== undefined && destination.protocol === "HBONE";
-  const target = "target" in route && "ip" in route.target ? route.target : undefined;
+  const target = "target" in route ? route.target : undefined;
   if (!enforced || target === undefined || ("viaWaypoint" in route && route.viaWaypoint)) {
     const reason = enforced
       ? "decided at the next hop"
@@ -173,6 +173,7 @@ function pathOf(
   { config }: ProxyContext,
   route: Exclude<OutboundRoute, { kind: "refused" }>,
 ): keyof typeof PATHS {
+  if (route.kind === "named") return route.destination.protocol === "HBONE" ? "hbone" : "tcp";
   if (route.kind !== "hbone") return route.kind;
   const sameNode = route.destination.node === config.nodeName && route.destination.node !== "";
   return sameNode && config.sameNode === "local" && !route.viaWaypoint ? "local" : "hbone";

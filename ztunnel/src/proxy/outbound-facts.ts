@@ -3,7 +3,7 @@
 
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { spiffeId } from "@ambit/common/tls/identity.ts";
-import type { OutboundRoute } from "../state/outbound-route.ts";
+import type { SettledRoute } from "../state/outbound-route.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { ConnectionFacts, PathKind } from "../telemetry/connection-telemetry.ts";
 import { partyOfBaggage, partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
@@ -14,7 +14,7 @@ export interface OutboundSubject {
   readonly id: string;
   readonly accepted: Accepted;
   readonly source: Workload;
-  readonly route: OutboundRoute;
+  readonly route: SettledRoute;
   readonly path: PathKind;
 }
 
@@ -60,18 +60,18 @@ export function factsAcross(
   };
 }
 
-function destinationOf(route: OutboundRoute): Workload | undefined {
+function destinationOf(route: SettledRoute): Workload | undefined {
   return route.kind === "refused" ? undefined : route.destination;
 }
 
-function nextAddress(route: OutboundRoute, dialed: SocketAddress, path: PathKind): SocketAddress {
+function nextAddress(route: SettledRoute, dialed: SocketAddress, path: PathKind): SocketAddress {
   if (route.kind === "hbone") return path === "local" ? route.target : route.nextHop;
   if (route.kind === "double-hbone") return route.outer.nextHop;
-  if (route.kind === "tcp" && "ip" in route.target) return route.target;
+  if (route.kind === "tcp") return route.target;
   return dialed;
 }
 
-function serviceFact({ service }: OutboundRoute): Pick<ConnectionFacts, "service"> {
+function serviceFact({ service }: SettledRoute): Pick<ConnectionFacts, "service"> {
   if (service === undefined) return {};
   const { hostname, namespace, name } = service;
   return { service: { hostname, namespace, name } };

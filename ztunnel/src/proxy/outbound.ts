@@ -1,16 +1,14 @@
 // The life of an outbound connection, from accept to access line. Each step is a file of its own:
-//   accept → identify → resolve (state/outbound-route) → authorize (at the far side; here for `local`)
+//   accept → identify → resolve (state/outbound-route) → locate → authorize (at the far side; here for `local`)
 //   → tunnel or dial → relay → one access line.
 
 import { type ByteCounters, relaySockets, type RelayEnd } from "@ambit/common/hbone/relay.ts";
 import { newTraceparent, traceIdOf } from "@ambit/common/hbone/traceparent.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { isCaptureProbe } from "@ambit/common/net/capture-probe.ts";
-import { ipFamily } from "@ambit/common/net/ip.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
-import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { assert } from "@ambit/common/process/assert.ts";
-import { resolveOutbound, type OutboundRoute } from "../state/outbound-route.ts";
+import { resolveOutbound, type SettledRoute } from "../state/outbound-route.ts";
 import type { Workload } from "../state/workload.ts";
 import {
   ConnectionTelemetry,
@@ -21,10 +19,11 @@ import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
 import { answerCaptureProbe } from "./capture-probe.ts";
 import { Connection, type Hop } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
-import { dial, resolveHostname } from "./dial.ts";
+import { dial } from "./dial.ts";
 import { type DoubleTunnel, openDoubleTunnel } from "./double-tunnel.ts";
 import { identify, knownWorkload } from "./identify.ts";
 import { relayLocally } from "./local-path.ts";
+import { locate } from "./locate.ts";
 import { factsAcross, outboundFacts } from "./outbound-facts.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
 import { openTunnel } from "./tunnel.ts";
@@ -43,11 +42,10 @@ export async function handleOutbound(
   try {
     refuseSelfCall(accepted.destination, "outbound");
     const source = knownWorkload(context, pod) ?? (await identify(context, pod));
-    const route = resolveOutbound(context.state, {
-      source,
-      destination: accepted.destination,
-      random: context.random,
-    });
+    const { destination } = accepted;
+    const query = { source, destination, random: context.random };
+    const resolved = resolveOutbound(context.state, query);
+    const route = resolved.kind === "named" ? await locate(context, source, resolved) : resolved;
     await carry({ context, pod, client, accepted, source, route, traceparent });
   } catch (error) {
     logEarlyFailure(context.telemetry, {
@@ -68,7 +66,7 @@ interface Journey {
   readonly client: ByteSocket;
   readonly accepted: Accepted;
   readonly source: Workload;
-  readonly route: OutboundRoute;
+  readonly route: SettledRoute;
   readonly traceparent: string;
 }
 
@@ -115,13 +113,13 @@ async function carry(journey: Journey): Promise<void> {
   }
 }
 
-function pathOf(route: OutboundRoute, localPod: Pod | undefined): PathKind {
+function pathOf(route: SettledRoute, localPod: Pod | undefined): PathKind {
   if (localPod !== undefined) return "local";
   return route.kind === "hbone" || route.kind === "double-hbone" ? "hbone" : "tcp";
 }
 
 /** The workload that the tunnel, or the outer one of two, ends at. */
-function hopOf(route: OutboundRoute): { hop?: Hop } {
+function hopOf(route: SettledRoute): { hop?: Hop } {
   const tunnel = route.kind === "double-hbone" ? route.outer : route;
   if (tunnel.kind !== "hbone") return {};
   const { destination, nextHop, allowedIdentities } = tunnel;
@@ -164,7 +162,7 @@ async function relayOut(
     }
     case "tcp":
     case "passthrough": {
-      const destination = await plainDestination(route, accepted.destination);
+      const destination = route.kind === "tcp" ? route.target : accepted.destination;
       const dialed = dial(context, pod, { destination, timeoutCode: "CONNECT_TIMEOUT" });
       const upstream = await connection.unlessAborted(dialed, (late) => late.destroy());
       connection.onAbort(() => upstream.destroy());
@@ -177,16 +175,4 @@ async function relayOut(
     case "refused":
       throw new ProxyError(route.code, route.reason);
   }
-}
-
-async function plainDestination(
-  route: Extract<OutboundRoute, { kind: "tcp" | "passthrough" }>,
-  dialed: SocketAddress,
-): Promise<SocketAddress> {
-  if (route.kind === "passthrough") return dialed;
-  if ("ip" in route.target) return route.target;
-  return {
-    ip: await resolveHostname(route.target.hostname, ipFamily(dialed.ip)),
-    port: route.target.port,
-  };
 }

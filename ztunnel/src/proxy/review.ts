@@ -59,8 +59,14 @@ function isStillAt(
   allowedIdentities: readonly string[],
 ): boolean {
   const current = state.workload(uid);
-  if (current === undefined || !current.addresses.some((address) => address === ip)) return false;
+  if (current === undefined || !hasAddress(current, ip)) return false;
   return allowedIdentities.includes(spiffeId(workloadIdentity(current)));
+}
+
+/** Where a workload with only a hostname is, DNS said when it was dialed. */
+function hasAddress({ addresses, hostname }: Workload, ip: string): boolean {
+  if (addresses.length === 0 && hostname !== "") return true;
+  return addresses.some((address) => address === ip);
 }
 
 function removed({ namespace, name }: Workload): ProxyError {

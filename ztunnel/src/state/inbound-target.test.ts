@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { Service_Visibility } from "@ambit/api/gen/istio/workload_pb.ts";
 import { parseAuthority } from "@ambit/common/hbone/authority.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { resolveInboundTarget } from "./inbound-target.ts";
@@ -34,6 +35,14 @@ function mesh(): TestMesh {
     .service("bare", ["10.96.0.5"])
     .service("gate", ["10.96.0.9"])
     .service("routed", ["10.96.0.2"], waypointNamed("gate.ns.svc.cluster.local"))
+    .service("private", ["10.96.0.6"], {
+      ...waypointAt("10.96.0.9"),
+      namespace: "other",
+      visibility: Service_Visibility.NAMESPACE,
+    })
+    .service("canary", ["10.96.0.7"], {
+      weightedWaypoints: [{ destination: waypointAt("10.0.0.9").waypoint, weight: 5 }],
+    })
     .service("elsewhere", ["10.96.0.3"], waypointNamed("web.ns.svc.cluster.local"));
 }
 
@@ -56,6 +65,8 @@ describe("an inbound CONNECT is served", () => {
     ["for a service whose waypoint the pod serves, by name", "gate", "10.96.0.2:80", 80],
     ["for a workload whose waypoint is the pod's service", "gate", "10.0.0.2:80", 80],
     ["for a workload whose waypoint is the pod itself", "gate", "10.0.0.3:80", 80],
+    ["for a service that only its own namespace may see", "gate", "10.96.0.6:80", 80],
+    ["for a service that sends the pod a share of its traffic", "gate", "10.96.0.7:80", 80],
     ["for its service by name, on the target port", "pod", "web.ns.svc.cluster.local:80", 8080],
     ["whatever the case of the name", "pod", "WEB.ns.svc.cluster.local:80", 8080],
   ])("%s", (_, pod, authority, port) => {

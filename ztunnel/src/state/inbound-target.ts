@@ -4,7 +4,7 @@
 import type { Authority } from "@ambit/common/hbone/authority.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { serviceKey } from "./service.ts";
-import type { MeshState } from "./mesh-state.ts";
+import type { FoundAddress, MeshState } from "./mesh-state.ts";
 import type { StoredService } from "./service-store.ts";
 import type { GatewayAddress, Workload } from "./workload.ts";
 
@@ -53,11 +53,16 @@ export function resolveInboundTarget(state: MeshState, query: InboundQuery): Inb
 /** The pod's own address, any when it has an application tunnel, or one whose waypoint the pod is. */
 function addressIsServed(state: MeshState, ip: Ip, { localIp, workload }: InboundQuery): boolean {
   if (ip === localIp || workload.applicationTunnel !== undefined) return true;
-  const address = { network: workload.network, ip };
-  const found = state.findAddress(address, "");
-  const waypoint =
-    found?.kind === "service" ? found.found.service.waypoint : found?.workload.waypoint;
-  return waypoint !== undefined && isAttached(state, waypoint, workload, localIp);
+  const found = state.findAddress({ network: workload.network, ip }, undefined);
+  return waypointsOf(found).some((waypoint) => isAttached(state, waypoint, workload, localIp));
+}
+
+/** Every waypoint that traffic to an address may be sent through, the weighted ones too. */
+function waypointsOf(found: FoundAddress | undefined): readonly GatewayAddress[] {
+  const { waypoint } = (found?.kind === "service" ? found.found.service : found?.workload) ?? {};
+  const plain = waypoint === undefined ? [] : [waypoint];
+  if (found?.kind !== "service") return plain;
+  return [...plain, ...found.found.service.weightedWaypoints.map((weighted) => weighted.waypoint)];
 }
 
 function isAttached(

@@ -8,6 +8,7 @@ import {
   TunnelProtocol,
   WorkloadStatus,
 } from "@ambit/api/gen/istio/workload_pb.ts";
+import { parseIp } from "@ambit/common/net/ip.ts";
 import { parseSocketAddress } from "@ambit/common/net/socket-address.ts";
 import { resolveOutbound } from "./outbound-route.ts";
 import { bytes, serves, TestMesh } from "./testing-mesh.ts";
@@ -155,6 +156,10 @@ describe("waypoints and networks", () => {
     destination: { case: "address" as const, value: { address: bytes(ip) } },
     hboneMtlsPort: 15_008,
   });
+  const named = (hostname: string) => ({
+    destination: { case: "hostname" as const, value: { namespace: "ns", hostname } },
+    hboneMtlsPort: 15_008,
+  });
 
   it("keeps the dialed VIP as authority towards a service's waypoint", () => {
     const state = mesh()
@@ -179,11 +184,60 @@ describe("waypoints and networks", () => {
     });
   });
 
-  it("does not send the waypoint's own calls back to it", () => {
+  it.each([
+    ["address", gateway("10.0.0.1"), false],
+    ["hostname", named("client.example"), false],
+    ["service", named("web.ns.svc.cluster.local"), true],
+  ])("does not send a waypoint's own calls back to it, known by %s", (_, waypoint, asService) => {
     const state = new TestMesh()
-      .workload("client", ["10.0.0.1"])
-      .workload("a", ["10.0.0.2"], { waypoint: gateway("10.0.0.1") });
+      .workload("client", ["10.0.0.1"], { hostname: "client.example", services: serves("web") })
+      .workload("a", ["10.0.0.2"], { waypoint });
+    if (asService) state.service("web", ["10.96.0.1"]);
     expect(route(state, "10.0.0.2:9000")).toMatchObject({ viaWaypoint: false });
+  });
+
+  it("knows no waypoint of the source, and none of an endpoint that a service leads to", () => {
+    const state = new TestMesh()
+      .workload("wp", ["10.0.0.8"])
+      .workload("client", ["10.0.0.1"], { waypoint: gateway("10.0.0.8") })
+      .workload("a", ["10.0.0.2"], { waypoint: gateway("10.0.0.8"), services: serves("web") })
+      .workload("b", ["10.0.0.3"])
+      .service("web", ["10.96.0.1"]);
+    expect(route(state, "10.0.0.3:80")).toMatchObject({ nextHop: { ip: "10.0.0.3" } });
+    expect(route(state, "10.96.0.1:80")).toMatchObject({ nextHop: { ip: "10.0.0.2" } });
+  });
+
+  it("tunnels to a workload's waypoint even when it is not marked as one that speaks HBONE", () => {
+    const state = mesh()
+      .workload("wp", ["10.0.0.8"], { tunnelProtocol: TunnelProtocol.NONE })
+      .workload("a", ["10.0.0.2"], { waypoint: gateway("10.0.0.8") });
+    expect(route(state, "10.0.0.2:80")).toMatchObject({ kind: "hbone", viaWaypoint: true });
+  });
+
+  it("reaches a waypoint of another network by two tunnels, the inner one to the waypoint", () => {
+    const state = mesh()
+      .workload("gw", ["10.0.0.8"])
+      .service("gate", ["10.96.0.9"], {
+        ports: [{ servicePort: 15_008, targetPort: 15_008 }],
+        subjectAltNames: [identity("gate")],
+      })
+      .workload("remote-gate", [], {
+        network: "n2",
+        networkGateway: gateway("10.0.0.8"),
+        services: {
+          "ns/gate.ns.svc.cluster.local": { ports: [{ servicePort: 15_008, targetPort: 15_008 }] },
+        },
+      })
+      .service("web", ["10.96.0.1"], {
+        subjectAltNames: [identity("web")],
+        waypoint: named("gate.ns.svc.cluster.local"),
+      });
+    expect(route(state, "10.96.0.1:80")).toMatchObject({
+      kind: "double-hbone",
+      authority: "web.ns.svc.cluster.local:80",
+      innerIdentities: [identity("gate")],
+      outer: { nextHop: { ip: "10.0.0.8" }, allowedIdentities: [identity("gw")] },
+    });
   });
 
   it("fails rather than going around a waypoint that is not known", () => {
@@ -216,6 +270,22 @@ describe("waypoints and networks", () => {
         weightedWaypoints: weighted,
       });
     expect(route(state, "10.96.0.1:80", random)).toMatchObject({ nextHop: { ip } });
+  });
+
+  it("looks up a workload that has only a hostname, and then goes as to any other", () => {
+    const state = mesh()
+      .service("web", ["10.96.0.1"])
+      .workload("a", [], { hostname: "a.example", services: serves("web") })
+      .workload("client", ["10.0.0.1"]);
+    const resolved = route(state, "10.96.0.1:80");
+    expect(resolved).toMatchObject({ kind: "named", hostname: "a.example", family: 4 });
+    if (resolved.kind !== "named") return expect.unreachable();
+    expect(resolved.at(parseIp("192.0.2.7")!)).toMatchObject({
+      kind: "hbone",
+      nextHop: { ip: "192.0.2.7", port: 15_008 },
+      authority: "192.0.2.7:8080",
+      allowedIdentities: [identity("a")],
+    });
   });
 
   it("needs a gateway to another network", () => {

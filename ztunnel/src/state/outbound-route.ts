@@ -2,17 +2,22 @@
 // is dialed here. The same code answers `ambit explain`, which only adds a recorder.
 
 import { HBONE_PORT } from "@ambit/common/hbone/limits.ts";
-import { ipFamily } from "@ambit/common/net/ip.ts";
+import { type Ip, type IpFamily, ipFamily } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { parseSpiffeId, type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
 import { chooseEndpoint, type ChosenEndpoint, type Random } from "./endpoint-choice.ts";
 import type { MeshState } from "./mesh-state.ts";
 import { type Service, serviceKey } from "./service.ts";
 import type { StoredService } from "./service-store.ts";
-import { chooseWaypoint, resolveGateway, type Waypoint } from "./waypoint-choice.ts";
+import { chooseWaypoint, type FoundWaypoint, resolveGateway } from "./waypoint-choice.ts";
 import { type Workload, workloadIdentity } from "./workload.ts";
 
-export type RouteRefusal = "NO_UPSTREAM" | "UNKNOWN_WAYPOINT" | "UNKNOWN_GATEWAY";
+export type RouteRefusal =
+  | "NO_UPSTREAM"
+  | "UNKNOWN_WAYPOINT"
+  | "UNKNOWN_GATEWAY"
+  /** Its hostname does not resolve. */
+  | "CONNECT_FAILED";
 
 /** A connection to make through a tunnel. */
 export interface HboneRoute {
@@ -30,11 +35,25 @@ export interface HboneRoute {
   readonly viaWaypoint: boolean;
 }
 
+/** The next hop has a hostname and no address: once that is looked up, `at` is the route. */
+export interface NamedRoute {
+  readonly kind: "named";
+  readonly hostname: string;
+  /** Preferred: the family that the client dialed. */
+  readonly family: IpFamily;
+  readonly destination: Workload;
+  readonly service?: Service;
+  at(ip: Ip): SettledRoute;
+}
+
+/** A route whose addresses are all known. */
+export type SettledRoute = Exclude<OutboundRoute, NamedRoute>;
+
 export type OutboundRoute =
   | { readonly kind: "passthrough"; readonly destination?: Workload; readonly service?: Service }
   | {
       readonly kind: "tcp";
-      readonly target: SocketAddress | { readonly hostname: string; readonly port: number };
+      readonly target: SocketAddress;
       readonly destination: Workload;
       readonly service?: Service;
     }
@@ -48,6 +67,7 @@ export type OutboundRoute =
       readonly destination: Workload;
       readonly service: Service;
     }
+  | NamedRoute
   | {
       readonly kind: "refused";
       readonly code: RouteRefusal;
@@ -107,7 +127,8 @@ function serviceWaypointRoute(
     return { ...refused("UNKNOWN_WAYPOINT", waypoint.reason), service };
   query.record?.({ question: "is there a waypoint", answer: `yes: ${waypoint.workload.name}` });
   if (waypoint.workload.network !== query.source.network) {
-    return crossNetworkRoute(state, service, waypoint.workload, query);
+    const remote = { workload: waypoint.workload, via: waypoint.service };
+    return crossNetworkRoute(state, service, remote, query);
   }
   return waypointRoute(waypoint, query, service);
 }
@@ -140,7 +161,7 @@ function serviceRoute(
     answer: `${workload.namespace}/${workload.name} port ${port}, one of ${stored.endpoints.size}`,
   });
   if (workload.network !== source.network)
-    return crossNetworkRoute(state, service, workload, query);
+    return crossNetworkRoute(state, service, { workload, via: service }, query);
   return directRoute(endpoint, query, service);
 }
 
@@ -166,54 +187,86 @@ function workloadRoute(state: MeshState, workload: Workload, query: OutboundQuer
 }
 
 function directRoute(
-  endpoint: ChosenEndpoint,
-  { record }: OutboundQuery,
+  { workload, port, ip }: ChosenEndpoint,
+  query: OutboundQuery,
   service: Service | undefined,
 ): OutboundRoute {
-  const { workload, port, ip } = endpoint;
   const common = { destination: workload, ...(service && { service }) };
-  const how =
-    workload.protocol === "HBONE"
-      ? "in an mTLS tunnel (HBONE)"
-      : "in plain text: it is not in the mesh";
-  record?.({ question: TRANSPORT_QUESTION, answer: how });
-  if (ip === undefined) {
-    return { kind: "tcp", target: { hostname: workload.hostname, port }, ...common };
-  }
-  if (workload.protocol === "NONE") return { kind: "tcp", target: { ip, port }, ...common };
-  return {
-    kind: "hbone",
-    nextHop: { ip, port: HBONE_PORT },
-    authority: formatSocketAddress({ ip, port }),
-    allowedIdentities: [...sansOf(service), spiffeId(workloadIdentity(workload))],
-    target: { ip, port },
-    viaWaypoint: false,
-    ...common,
-  };
+  const isTunnelled = workload.protocol === "HBONE";
+  query.record?.({
+    question: TRANSPORT_QUESTION,
+    answer: isTunnelled ? "in an mTLS tunnel (HBONE)" : "in plain text: it is not in the mesh",
+  });
+  return whenLocated(workload, ip, query, service, (located) => {
+    const target = { ip: located, port };
+    if (!isTunnelled) return { kind: "tcp", target, ...common };
+    return {
+      kind: "hbone",
+      nextHop: { ip: located, port: HBONE_PORT },
+      authority: formatSocketAddress(target),
+      allowedIdentities: [...sansOf(service), spiffeId(workloadIdentity(workload))],
+      target,
+      viaWaypoint: false,
+      ...common,
+    };
+  });
+}
+
+/** The route to a workload: at once when it has an address, else when its name is looked up. */
+function whenLocated(
+  destination: Workload,
+  ip: Ip | undefined,
+  query: OutboundQuery,
+  service: Service | undefined,
+  at: NamedRoute["at"],
+): OutboundRoute {
+  if (ip !== undefined) return at(ip);
+  const { hostname } = destination;
+  query.record?.({ question: "where is it", answer: `where DNS says ${hostname} is` });
+  const family = ipFamily(query.destination.ip);
+  return { kind: "named", hostname, family, destination, at, ...(service && { service }) };
 }
 
 function waypointRoute(
-  waypoint: Extract<Waypoint, { kind: "found" }>,
+  waypoint: FoundWaypoint,
+  query: OutboundQuery,
+  service: Service | undefined,
+): OutboundRoute {
+  const { workload, ip } = waypoint;
+  return whenLocated(workload, ip, query, service, (located) =>
+    tunnelTo(waypoint, located, query, service),
+  );
+}
+
+function tunnelTo(
+  { workload, port, service: via }: FoundWaypoint,
+  ip: Ip,
   { destination }: OutboundQuery,
   service: Service | undefined,
 ): HboneRoute {
   return {
     kind: "hbone",
-    nextHop: waypoint.address,
+    nextHop: { ip, port },
     authority: formatSocketAddress(destination),
-    allowedIdentities: [...sansOf(waypoint.service), spiffeId(workloadIdentity(waypoint.workload))],
-    destination: waypoint.workload,
+    allowedIdentities: [...sansOf(via), spiffeId(workloadIdentity(workload))],
+    destination: workload,
     target: destination,
     viaWaypoint: true,
     ...(service && { service }),
   };
 }
 
-/** Two tunnels: the outer one to the network's gateway, the inner one to the service behind it (§1.11). */
+/** A workload of another network, and the service that led to it: the dialed one, or its waypoint's. */
+interface Remote {
+  readonly workload: Workload;
+  readonly via: Service | undefined;
+}
+
+/** Two tunnels: the outer one to the network's gateway, the inner one to the workload behind it (§1.11). */
 function crossNetworkRoute(
   state: MeshState,
   service: Service,
-  remote: Workload,
+  { workload: remote, via }: Remote,
   query: OutboundQuery,
 ): OutboundRoute {
   if (remote.networkGateway === undefined) {
@@ -223,14 +276,14 @@ function crossNetworkRoute(
   if (gateway.kind === "unknown")
     return { ...refused("UNKNOWN_GATEWAY", `unknown network gateway: ${gateway.reason}`), service };
   const authority = `${service.hostname}:${query.destination.port}`;
-  return {
+  return whenLocated(gateway.workload, gateway.ip, query, service, (ip) => ({
     kind: "double-hbone",
-    outer: { ...waypointRoute(gateway, query, service), authority, viaWaypoint: false },
+    outer: { ...tunnelTo(gateway, ip, query, service), authority, viaWaypoint: false },
     authority,
-    innerIdentities: sansOf(service),
+    innerIdentities: sansOf(via),
     destination: remote,
     service,
-  };
+  }));
 }
 
 /** A waypoint calling a workload it serves must not be sent back to itself (step 5). */
@@ -243,7 +296,9 @@ function isWaypointOf(state: MeshState, source: Workload, workload: Workload): b
       ? state.services.byAddress(destination, source.namespace)
       : state.services.byKey(`${destination.namespace}/${destination.hostname}`);
   if (service !== undefined) return service.endpoints.has(source.uid);
-  return destination.kind === "address" && source.addresses.includes(destination.ip);
+  return destination.kind === "address"
+    ? source.addresses.includes(destination.ip)
+    : source.hostname === destination.hostname && source.namespace === destination.namespace;
 }
 
 function sansOf(service: Service | undefined): SpiffeId[] {

@@ -1,23 +1,30 @@
 // Which waypoint or gateway a reference means (ztunnel §3.2). A reference that leads nowhere is an
 // answer of its own: such traffic fails, it never goes around the waypoint.
 
-import { ipFamily } from "@ambit/common/net/ip.ts";
+import { type Ip, ipFamily } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
-import { chooseEndpoint, chooseIp, type Random } from "./endpoint-choice.ts";
+import { chooseEndpoint, type ChosenEndpoint, chooseIp, type Random } from "./endpoint-choice.ts";
 import type { MeshState } from "./mesh-state.ts";
 import type { Service } from "./service.ts";
 import type { StoredService } from "./service-store.ts";
 import type { GatewayAddress, Workload } from "./workload.ts";
 
-export type Waypoint =
-  | {
-      readonly kind: "found";
-      readonly workload: Workload;
-      readonly address: SocketAddress;
-      /** The service it was reached through. */
-      readonly service?: Service;
-    }
-  | { readonly kind: "unknown"; readonly reason: string };
+export type Waypoint = FoundWaypoint | UnknownWaypoint;
+
+export interface FoundWaypoint {
+  readonly kind: "found";
+  readonly workload: Workload;
+  /** undefined: it has only a hostname, or it is on another network and has only a gateway. */
+  readonly ip?: Ip;
+  readonly port: number;
+  /** The service it was reached through. */
+  readonly service?: Service;
+}
+
+export interface UnknownWaypoint {
+  readonly kind: "unknown";
+  readonly reason: string;
+}
 
 interface GatewayQuery {
   readonly source: Workload;
@@ -63,9 +70,9 @@ export function resolveGateway(
     destination.kind === "address"
       ? state.workloadByAddress(destination)
       : state.workloadByHostname(destination.namespace, destination.hostname);
-  const ip = workload && chooseIp(workload.addresses, [], familyOf(reference, query));
-  if (workload === undefined || ip === undefined) return unknown(reference);
-  return { kind: "found", workload, address: { ip, port: hboneMtlsPort } };
+  if (workload === undefined) return unknown(reference);
+  const ip = chooseIp(workload.addresses, [], familyOf(reference, query));
+  return found(reference, query, { workload, port: hboneMtlsPort, ...(ip && { ip }) });
 }
 
 function viaService(
@@ -82,13 +89,23 @@ function viaService(
     forWaypoint: true,
   };
   const endpoint = chooseEndpoint(stored, wanted, query.random);
-  if (endpoint?.ip === undefined) return unknown(reference, "it has no ready endpoint");
-  return {
-    kind: "found",
-    workload: endpoint.workload,
-    address: { ip: endpoint.ip, port: endpoint.port },
-    service: stored.service,
-  };
+  if (endpoint === undefined) return unknown(reference, "it has no ready endpoint");
+  return found(reference, query, endpoint, stored.service);
+}
+
+/** Without an address it must be possible to look one up, or to go through its network's gateway. */
+function found(
+  reference: GatewayAddress,
+  { source }: GatewayQuery,
+  endpoint: ChosenEndpoint,
+  service?: Service,
+): Waypoint {
+  const { workload, ip } = endpoint;
+  const reachable = ip !== undefined || workload.hostname !== "";
+  if (!reachable && workload.network === source.network) {
+    return unknown(reference, "it has neither address nor hostname");
+  }
+  return { kind: "found", ...endpoint, ...(service && { service }) };
 }
 
 /** By address, its family; by hostname, the family that was dialed. */
@@ -96,7 +113,10 @@ function familyOf({ destination }: GatewayAddress, query: GatewayQuery): 4 | 6 {
   return ipFamily(destination.kind === "address" ? destination.ip : query.destination.ip);
 }
 
-function unknown({ destination }: GatewayAddress, why = "the mesh does not know it"): Waypoint {
+function unknown(
+  { destination }: GatewayAddress,
+  why = "the mesh does not know it",
+): UnknownWaypoint {
   const name =
     destination.kind === "address"
       ? destination.ip

@@ -191,14 +191,7 @@ export function trafficLabels(facts: ConnectionFacts): TrafficLabels {
   const mutual = facts.sourceIdentity !== undefined && facts.destinationIdentity !== undefined;
   return {
     reporter: REPORTER[facts.direction],
-    source_workload: source.workload ?? UNKNOWN,
-    source_canonical_service: source.canonicalName ?? UNKNOWN,
-    source_canonical_revision: source.canonicalRevision ?? UNKNOWN,
-    source_workload_namespace: source.namespace ?? UNKNOWN,
-    source_principal: facts.sourceIdentity ?? UNKNOWN,
-    source_app: source.canonicalName ?? UNKNOWN,
-    source_version: source.canonicalRevision ?? UNKNOWN,
-    source_cluster: source.cluster ?? UNKNOWN,
+    ...sourceLabels(source, facts.sourceIdentity),
     destination_service: service?.hostname ?? UNKNOWN,
     destination_service_namespace: service?.namespace ?? UNKNOWN,
     destination_service_name: service?.name ?? UNKNOWN,
@@ -213,6 +206,20 @@ export function trafficLabels(facts: ConnectionFacts): TrafficLabels {
     request_protocol: "tcp",
     connection_security_policy: mutual ? "mutual_tls" : UNKNOWN,
     ...localityLabels(source, destination),
+  };
+}
+
+/** The labels of a connection's source, its locality apart. */
+export function sourceLabels(source: Party, identity: SpiffeId | undefined) {
+  return {
+    source_workload: source.workload ?? UNKNOWN,
+    source_canonical_service: source.canonicalName ?? UNKNOWN,
+    source_canonical_revision: source.canonicalRevision ?? UNKNOWN,
+    source_workload_namespace: source.namespace ?? UNKNOWN,
+    source_principal: identity ?? UNKNOWN,
+    source_app: source.canonicalName ?? UNKNOWN,
+    source_version: source.canonicalRevision ?? UNKNOWN,
+    source_cluster: source.cluster ?? UNKNOWN,
   };
 }
 

@@ -9,6 +9,7 @@ import { TestCa } from "@ambit/common/testing/test-ca.ts";
 import type { WorkloadCertificate } from "@ambit/common/tls/certificate.ts";
 import type { Config } from "../config.ts";
 import type { Pod } from "../proxy/context.ts";
+import type { NameLookup } from "../proxy/host-names.ts";
 import { handleOutbound } from "../proxy/outbound.ts";
 import { createPool } from "../proxy/tunnel.ts";
 import type { TestMesh } from "../state/testing-mesh.ts";
@@ -22,14 +23,21 @@ export class OutboundLab implements Disposable {
   readonly ca = new TestCa();
   readonly context: TestContext;
   readonly pod: Pod;
+  /** Every choice that is left to chance. */
+  random = 0.5;
   readonly #mesh: TestMesh;
   readonly #servers: net.Server[] = [];
 
   /** `mesh` has a workload `client`, whose pod this is. */
-  constructor(mesh: TestMesh, config: Partial<Config> = {}) {
+  constructor(mesh: TestMesh, config: Partial<Config> = {}, lookup?: NameLookup) {
     this.#mesh = mesh;
     const plain = { packetMark: undefined, originalSource: "never", keepalive: undefined } as const;
-    this.context = testContext({ state: mesh.state, config: { ...plain, ...config } });
+    this.context = testContext({
+      state: mesh.state,
+      config: { ...plain, ...config },
+      random: () => this.random,
+      ...(lookup && { lookup }),
+    });
     const info = { name: "client", namespace: "ns", serviceAccount: "client" };
     const pool = createPool(this.context, () => this.pod);
     this.pod = { ...testPod(this.context, info), pool };

@@ -10,9 +10,12 @@ import type { SpiffeId } from "@ambit/common/tls/identity.ts";
 import { type Config, parseConfig } from "../config.ts";
 import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
+import { HostNames, type NameLookup } from "../proxy/host-names.ts";
+import type { Random } from "../state/endpoint-choice.ts";
 import { MeshState, type PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
 import { FailureLog } from "../telemetry/failure-log.ts";
+import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "../worker/certificates.ts";
 
@@ -28,6 +31,9 @@ export interface TestContextParts {
   readonly state?: MeshState;
   readonly config?: Partial<Config>;
   localPod?(workload: Workload): Pod | undefined;
+  readonly random?: Random;
+  /** What DNS says; nothing otherwise. */
+  lookup?: NameLookup;
 }
 
 /** The node is node-1 unless `config` says otherwise. */
@@ -41,19 +47,25 @@ export function testContext(parts: TestContextParts = {}): TestContext {
     state: parts.state ?? new MeshState(),
     certificates: new CertificateView(clock, (id) => wanted.push(id)),
     connections: new ConnectionTable(),
+    names: new HostNames(clock, () => 0, parts.lookup ?? nothingFound),
     telemetry: {
       metrics: new TrafficMetrics(),
       failures: new FailureLog(),
       access: log.scope("access"),
       clock,
     },
+    onDemandDns: new OnDemandDnsMetrics(),
     log: log.scope("proxy"),
     clock,
-    random: () => 0.5,
+    random: parts.random ?? (() => 0.5),
     localPod: (workload) => parts.localPod?.(workload),
     wanted,
     lines: () => lines.map((line) => JSON.parse(line) as Record<string, unknown>),
   };
+}
+
+function nothingFound(): Promise<never> {
+  return Promise.reject(new Error("no such name"));
 }
 
 /** An enrolled pod that has no namespace and dials nobody. */

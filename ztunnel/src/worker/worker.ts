@@ -10,6 +10,7 @@ import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
 import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { explain } from "../proxy/explain.ts";
+import { HostNames } from "../proxy/host-names.ts";
 import { knownWorkload } from "../proxy/identify.ts";
 import { PodProxy } from "../proxy/pod-proxy.ts";
 import { dropStaleTunnels, reviewConnections } from "../proxy/review.ts";
@@ -17,6 +18,7 @@ import { dumpState } from "../state/dump.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { FailureLog } from "../telemetry/failure-log.ts";
+import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
 import type {
@@ -35,6 +37,7 @@ const log = new Log({ format: config.logFormat, level: config.logLevel });
 const state = new MeshState();
 const metrics = new TrafficMetrics();
 const failures = new FailureLog();
+const onDemandDns = new OnDemandDnsMetrics();
 const proxies = new Map<string, PodProxy>();
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
@@ -44,7 +47,9 @@ const context: ProxyContext = {
   state,
   certificates: new CertificateView(systemClock, (id) => tell({ type: "certificateWanted", id })),
   connections: new ConnectionTable(),
+  names: new HostNames(systemClock, Math.random),
   telemetry: { metrics, failures, access: log.scope("access"), clock: systemClock },
+  onDemandDns,
   log: log.scope("proxy"),
   clock: systemClock,
   random: Math.random,
@@ -110,7 +115,7 @@ const handlers: Handlers = {
   },
   stateDump: () => dumpState(state),
   connections: () => context.connections.summaries(),
-  metrics: () => [...metrics.collect(), ...failures.collect()],
+  metrics: () => [...metrics.collect(), ...failures.collect(), ...onDemandDns.collect()],
   failures: ({ id }) => failures.find(id),
   explain: ({ source, destination }) => explain(context, source, destination),
 };
