@@ -35,6 +35,14 @@ describe("an access line", () => {
     });
   });
 
+  it.each([
+    ["a quote that is never closed", 'src.addr=1.2.3.4:5 src.workload="a'],
+    ["a workload without a name", 'src.addr=1.2.3.4:5 src.workload=""'],
+  ])("keeps a source in spite of %s", (_what, fields) => {
+    const text = ["t", "info", "access", "connection complete", fields].join("\t");
+    expect(parseAccessLine(text)?.source).toMatch(/^(a|1\.2\.3\.4:5)$/);
+  });
+
   it("names an end by its address when no workload is known", () => {
     let text = "";
     new Log({ write: (written) => (text = written) })

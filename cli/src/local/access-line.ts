@@ -16,14 +16,14 @@ const FIELD = /([a-z_.]+)=("(?:[^"\\]|\\.)*"|\S+)/g;
 
 /** The line of a finished or refused connection; undefined for every other log line. */
 export function parseAccessLine(line: string): AccessLine | undefined {
-  const [, , scope, message, text = ""] = line.split("\t");
+  const [, , scope, message, ...rest] = line.split("\t");
   if (scope !== "access") return undefined;
   if (message !== "connection complete" && message !== "connection failed") return undefined;
   const fields = new Map(
-    [...text.matchAll(FIELD)].map(([, key, value]) => [key!, unquote(value!)]),
+    [...rest.join("\t").matchAll(FIELD)].map(([, key, value]) => [key!, unquote(value!)]),
   );
   const named = (side: "src" | "dst") =>
-    fields.get(`${side}.workload`) ?? fields.get(`${side}.addr`) ?? "unknown";
+    fields.get(`${side}.workload`) || fields.get(`${side}.addr`) || "unknown";
   return {
     direction: fields.get("direction") ?? "",
     path: fields.get("path") ?? "",
@@ -41,6 +41,6 @@ function unquote(value: string): string {
   try {
     return String(JSON.parse(value));
   } catch {
-    return value.slice(1, -1);
+    return value.replace(/^"|"$/g, "");
   }
 }
