@@ -19,6 +19,13 @@ export const serviceAccount = z.looseObject({
   metadata: objectMeta,
 });
 
+export const configMap = z.looseObject({
+  apiVersion: z.literal("v1"),
+  kind: z.literal("ConfigMap"),
+  metadata: objectMeta,
+  data: stringMap.optional(),
+});
+
 export const node = z.looseObject({
   apiVersion: z.literal("v1"),
   kind: z.literal("Node"),
@@ -121,6 +128,7 @@ export const service = z.looseObject({
         context.addIssue({ code: "custom", path, message }),
       );
     }),
+  status: z.looseObject({ conditions: conditions.optional() }).optional(),
 });
 
 /** Kubernetes' own rules: several ports need names, and no two may be alike. */

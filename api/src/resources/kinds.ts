@@ -3,6 +3,7 @@
 
 import type { z } from "zod";
 import {
+  configMap,
   deployment,
   endpointSlice,
   namespace,
@@ -11,6 +12,7 @@ import {
   service,
   serviceAccount,
 } from "./core.ts";
+import { gateway, gatewayClass } from "./gateway.ts";
 import { authorizationPolicy, peerAuthentication, serviceEntry, workloadEntry } from "./mesh.ts";
 
 export const KINDS = {
@@ -73,6 +75,27 @@ export const KINDS = {
     custom: true,
     schema: workloadEntry,
   },
+  ConfigMap: {
+    plural: "configmaps",
+    short: "cm",
+    namespaced: true,
+    custom: false,
+    schema: configMap,
+  },
+  GatewayClass: {
+    plural: "gatewayclasses",
+    short: "gc",
+    namespaced: false,
+    custom: false,
+    schema: gatewayClass,
+  },
+  Gateway: {
+    plural: "gateways",
+    short: "gtw",
+    namespaced: true,
+    custom: false,
+    schema: gateway,
+  },
 } as const;
 
 export type ResourceKind = keyof typeof KINDS;
@@ -90,6 +113,9 @@ export type PeerAuthentication = ResourceOf<"PeerAuthentication">;
 export type AuthorizationPolicy = ResourceOf<"AuthorizationPolicy">;
 export type ServiceEntry = ResourceOf<"ServiceEntry">;
 export type WorkloadEntry = ResourceOf<"WorkloadEntry">;
+export type ConfigMap = ResourceOf<"ConfigMap">;
+export type GatewayClass = ResourceOf<"GatewayClass">;
+export type Gateway = ResourceOf<"Gateway">;
 
 export function isResourceKind(text: string): text is ResourceKind {
   return Object.hasOwn(KINDS, text);

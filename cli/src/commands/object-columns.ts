@@ -58,7 +58,16 @@ function particulars(kind: ResourceKind): Column<Resource>[] {
     case "PeerAuthentication":
     case "ServiceEntry":
     case "WorkloadEntry":
+    case "ConfigMap":
+    case "GatewayClass":
       return [];
+    case "Gateway":
+      return [
+        column("CLASS", (object) => (object.kind === kind ? object.spec.gatewayClassName : "")),
+        column("ADDRESS", (object) =>
+          object.kind === kind ? object.status?.addresses?.map(({ value }) => value).join(",") : "",
+        ),
+      ];
   }
 }
 

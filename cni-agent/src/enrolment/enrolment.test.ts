@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { PodView } from "../mesh/pod-view.ts";
 import { enrolment, type EnrolmentReason } from "./enrolment.ts";
 import { podRedirection } from "./pod-redirection.ts";
-import { DEFAULT_SELECTORS, matches, parseSelectors } from "./selector.ts";
+import { DEFAULT_SELECTORS, parseSelectors } from "./selector.ts";
 
 const MODE = "istio.io/dataplane-mode";
 const OPTIONS = {
@@ -67,41 +67,7 @@ describe("enrolment", () => {
   });
 });
 
-describe("label selectors", () => {
-  const labels = { app: "cart", tier: "" };
-  it.each([
-    ["the empty selector", {}, true],
-    ["an equal label", { matchLabels: { app: "cart" } }, true],
-    ["another value", { matchLabels: { app: "web" } }, false],
-    ["In", { matchExpressions: [{ key: "app", operator: "In", values: ["cart"] }] }, true],
-    [
-      "In of an absent label",
-      { matchExpressions: [{ key: "x", operator: "In", values: [""] }] },
-      false,
-    ],
-    [
-      "NotIn of an absent label",
-      { matchExpressions: [{ key: "x", operator: "NotIn", values: ["a"] }] },
-      true,
-    ],
-    ["NotIn", { matchExpressions: [{ key: "app", operator: "NotIn", values: ["cart"] }] }, false],
-    [
-      "Exists with an empty value",
-      { matchExpressions: [{ key: "tier", operator: "Exists" }] },
-      true,
-    ],
-    ["DoesNotExist", { matchExpressions: [{ key: "app", operator: "DoesNotExist" }] }, false],
-    [
-      "a label named as a method",
-      { matchExpressions: [{ key: "toString", operator: "Exists" }] },
-      false,
-    ],
-  ] as const)("%s", (_name, selector, expected) => {
-    expect(matches(structuredClone(selector) as Parameters<typeof matches>[0], labels)).toBe(
-      expected,
-    );
-  });
-
+describe("enablement selectors", () => {
   it("are read from JSON, and refused with the field that is wrong", () => {
     const [first] = parseSelectors('[{"podSelector":{"matchLabels":{"a":"b"}}}]');
     expect(first).toEqual({ podSelector: { matchLabels: { a: "b" } }, namespaceSelector: {} });

@@ -1,11 +1,10 @@
-// Kubernetes label selectors, and Istio's enablement selectors made of them. Pure.
+// Istio's enablement selectors, made of Kubernetes label selectors. Pure.
 
 import { z } from "zod";
 import { parseYamlValue } from "@ambit/common/process/yaml-value.ts";
+import { selectorMatches } from "@ambit/common/resources/label-selector.ts";
 import { labelSelector } from "@ambit/api/resources/meta.ts";
-import type { NamespaceView, PodView, StringMap } from "../mesh/pod-view.ts";
-
-export type LabelSelector = z.infer<typeof labelSelector>;
+import type { NamespaceView, PodView } from "../mesh/pod-view.ts";
 
 /** Both must match; an empty one matches everything. */
 const enablementSelector = z.strictObject({
@@ -45,30 +44,7 @@ export function selects(
 ): boolean {
   return selectors.some(
     ({ podSelector, namespaceSelector }) =>
-      matches(podSelector, pod.labels) && matches(namespaceSelector, namespace.labels),
+      selectorMatches(podSelector, pod.labels) &&
+      selectorMatches(namespaceSelector, namespace.labels),
   );
-}
-
-export function matches(selector: LabelSelector, labels: StringMap): boolean {
-  const equal = Object.entries(selector.matchLabels ?? {}).every(
-    ([key, value]) => labels[key] === value,
-  );
-  return equal && (selector.matchExpressions ?? []).every((entry) => matchesOne(entry, labels));
-}
-
-type Expression = NonNullable<LabelSelector["matchExpressions"]>[number];
-
-/** As Kubernetes: NotIn also matches when the label is absent. */
-function matchesOne({ key, operator, values = [] }: Expression, labels: StringMap): boolean {
-  const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
-  switch (operator) {
-    case "In":
-      return value !== undefined && values.includes(value);
-    case "NotIn":
-      return value === undefined || !values.includes(value);
-    case "Exists":
-      return value !== undefined;
-    case "DoesNotExist":
-      return value === undefined;
-  }
 }

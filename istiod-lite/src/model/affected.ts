@@ -4,6 +4,8 @@
 import type {
   AuthorizationPolicy,
   EndpointSlice,
+  Gateway,
+  GatewayClass,
   Namespace,
   PeerAuthentication,
   Resource,
@@ -11,10 +13,12 @@ import type {
   ServiceEntry,
 } from "@ambit/api/resources/kinds.ts";
 import { keyOf, keyText } from "@ambit/common/resources/source.ts";
-import type { Labels } from "../translate/labels.ts";
+import { type Labels, labelsOf } from "../translate/labels.ts";
+import { networkGatewaysOf } from "../translate/network-gateway.ts";
 import { selectsWorkloads } from "../translate/peer-authentication.ts";
 import { serviceSelector } from "../translate/service.ts";
 import { serviceEntrySelector } from "../translate/service-entry.ts";
+import { USE_WAYPOINT } from "../translate/waypoint.ts";
 import { type MeshObjects, podsOfSlice } from "./mesh-objects.ts";
 
 /** The static policy stands under an empty key: it belongs to no object. */
@@ -49,10 +53,17 @@ export function* affectedBy(
     case "Namespace":
       yield* byNamespace(version, objects);
       break;
+    case "Gateway":
+      yield* byGateway(version, objects);
+      break;
+    case "GatewayClass":
+      yield* byGatewayClass(version, objects);
+      break;
     case "Pod":
     case "WorkloadEntry":
     case "ServiceAccount":
     case "Deployment":
+    case "ConfigMap":
       break;
   }
 }
@@ -107,11 +118,36 @@ function* byPeerAuthentication(
   for (const other of objects.peerAuthentications.within(scope)) yield keyText(keyOf(other));
 }
 
-/** Its annotations are defaults of its services, and its labels may name the network of the mesh. */
-function* byNamespace({ metadata }: Namespace, objects: MeshObjects): Generator<string> {
-  for (const service of objects.services.inNamespace(metadata.name)) yield keyText(keyOf(service));
-  for (const entry of objects.serviceEntries.inNamespace(metadata.name))
-    yield keyText(keyOf(entry));
+/**
+ * Its annotations and labels are defaults of what is in it, and its labels decide which waypoints admit
+ * that. Its workloads depend on it only when waypoints are in play.
+ */
+function* byNamespace(namespace: Namespace, objects: MeshObjects): Generator<string> {
+  const named = USE_WAYPOINT in labelsOf(namespace);
+  for (const member of objects.membersOf(namespace.metadata.name)) {
+    const isWorkload = member.kind === "Pod" || member.kind === "WorkloadEntry";
+    if (!isWorkload || named || USE_WAYPOINT in labelsOf(member)) yield keyText(keyOf(member));
+  }
+}
+
+/** Who goes through it, what it is made of, and the workloads of the network it leads to. */
+function* byGateway(gateway: Gateway, objects: MeshObjects): Generator<string> {
+  const key = keyText(keyOf(gateway));
+  for (const user of objects.usersOf(key)) {
+    const [kind, , name = ""] = user.split("/");
+    if (kind !== "Namespace") yield user;
+    else for (const member of objects.membersOf(name)) yield keyText(keyOf(member));
+  }
+  yield* objects.instancesOf(key);
+  if (networkGatewaysOf(gateway).length === 0) return;
+  for (const entry of objects.workloadEntries.all) yield keyText(keyOf(entry));
+  yield* entriesWithEndpoints(objects);
+}
+
+function* byGatewayClass({ metadata }: GatewayClass, objects: MeshObjects): Generator<string> {
+  for (const gateway of objects.gateways.all) {
+    if (gateway.spec.gatewayClassName === metadata.name) yield* byGateway(gateway, objects);
+  }
 }
 
 function* selected(objects: MeshObjects, selector: Labels, namespace?: string): Generator<string> {

@@ -172,7 +172,7 @@ describe("AuthorizationPolicy", () => {
       ),
     );
     expect(mesh.policy("shop/p")?.rules).toHaveLength(1);
-    expect(mesh.model.takeStatuses()[0]?.conditions).toMatchObject([
+    expect(mesh.statuses.get("AuthorizationPolicy/shop/p")?.conditions).toMatchObject([
       { type: "ZtunnelAccepted", status: "True", reason: "UnsupportedValue" },
     ]);
   });
@@ -189,7 +189,9 @@ describe("AuthorizationPolicy", () => {
   it.each(["AUDIT", "CUSTOM"])("does not send %s", (action) => {
     const mesh = new Harness().apply(policy(`{ action: ${action}, rules: [{}] }`));
     expect(mesh.policy("shop/p")).toBeUndefined();
-    expect(mesh.model.takeStatuses()[0]?.conditions[0]?.message).toContain(action);
+    expect(mesh.statuses.get("AuthorizationPolicy/shop/p")?.conditions[0]?.message).toContain(
+      action,
+    );
   });
 });
 

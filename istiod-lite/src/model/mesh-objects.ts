@@ -13,8 +13,10 @@ import type {
 import { keyOf, keyText, type ResourceKey } from "@ambit/common/resources/source.ts";
 import { endpointPod, sliceServiceName } from "../translate/endpoint-slice.ts";
 import { type Labels, labelsMatch, labelsOf } from "../translate/labels.ts";
+import { type NetworkGateway, networkGatewaysOf } from "../translate/network-gateway.ts";
 import { isMeshService, serviceHostname, serviceSelector } from "../translate/service.ts";
 import { meshHosts, serviceEntrySelector } from "../translate/service-entry.ts";
+import { canaryKey, instanceKey, waypointKey } from "../translate/waypoint.ts";
 import { workloadEntryLabels } from "../translate/workload.ts";
 import { Hostnames } from "./hostnames.ts";
 import { ObjectIndex } from "./object-index.ts";
@@ -31,6 +33,8 @@ export class MeshObjects {
   readonly workloadEntries = new ObjectIndex((object) => object.kind === "WorkloadEntry");
   readonly policies = new ObjectIndex((object) => object.kind === "AuthorizationPolicy");
   readonly peerAuthentications = new ObjectIndex((object) => object.kind === "PeerAuthentication");
+  readonly gateways = new ObjectIndex((object) => object.kind === "Gateway");
+  readonly gatewayClasses = new ObjectIndex((object) => object.kind === "GatewayClass");
   /** By kind; kinds that the mesh is not made of have none. */
   readonly #indexes = new Map<ResourceKind, ObjectIndex<Resource>>([
     ["Pod", this.pods],
@@ -42,6 +46,8 @@ export class MeshObjects {
     ["WorkloadEntry", this.workloadEntries],
     ["AuthorizationPolicy", this.policies],
     ["PeerAuthentication", this.peerAuthentications],
+    ["Gateway", this.gateways],
+    ["GatewayClass", this.gatewayClasses],
   ]);
   readonly hostnames = new Hostnames();
   readonly #clusterDomain: string;
@@ -50,6 +56,9 @@ export class MeshObjects {
   readonly #slicesByService = new ReferenceIndex();
   readonly #slicesByPod = new ReferenceIndex();
   readonly #podsByNode = new ReferenceIndex();
+  readonly #usersByWaypoint = new ReferenceIndex();
+  readonly #podsByGateway = new ReferenceIndex();
+  readonly #gatewaysByNetwork = new ReferenceIndex();
 
   constructor(clusterDomain: string) {
     this.#clusterDomain = clusterDomain;
@@ -66,34 +75,42 @@ export class MeshObjects {
 
   #join(key: string, resource: Resource): void {
     const namespace = resource.metadata.namespace ?? "";
-    if (resource.kind === "Pod") {
-      if (resource.spec.nodeName) this.#podsByNode.add(resource.spec.nodeName, key);
-    } else if (resource.kind === "Service") {
+    for (const [index, target] of this.#references(resource)) index.add(target, key);
+    if (resource.kind === "Service") {
       const selector = serviceSelector(resource);
       if (selector !== undefined && isMeshService(resource))
         this.#servicesBySelector.put(namespace, key, selector, resource);
     } else if (resource.kind === "ServiceEntry") {
       const selector = serviceEntrySelector(resource);
       if (selector !== undefined) this.#entriesBySelector.put(namespace, key, selector, resource);
-    } else if (resource.kind === "EndpointSlice") {
-      for (const service of serviceOfSlice(resource)) this.#slicesByService.add(service, key);
-      for (const pod of podsOfSlice(resource)) this.#slicesByPod.add(pod, key);
     }
   }
 
   #unjoin(key: string, resource: Resource): void {
     const namespace = resource.metadata.namespace ?? "";
-    if (resource.kind === "Pod") {
-      if (resource.spec.nodeName) this.#podsByNode.delete(resource.spec.nodeName, key);
-    } else if (resource.kind === "Service") {
+    for (const [index, target] of this.#references(resource)) index.delete(target, key);
+    if (resource.kind === "Service") {
       const selector = serviceSelector(resource);
       if (selector !== undefined) this.#servicesBySelector.delete(namespace, key, selector);
     } else if (resource.kind === "ServiceEntry") {
       const selector = serviceEntrySelector(resource);
       if (selector !== undefined) this.#entriesBySelector.delete(namespace, key, selector);
+    }
+  }
+
+  /** What the object names, and the index that knows who does. */
+  *#references(resource: Resource): Generator<[ReferenceIndex, string]> {
+    for (const key of waypointsNamedBy(resource)) yield [this.#usersByWaypoint, key];
+    if (resource.kind === "Pod") {
+      if (resource.spec.nodeName) yield [this.#podsByNode, resource.spec.nodeName];
+      const gateway = instanceKey(labelsOf(resource), resource.metadata.namespace ?? "");
+      if (gateway !== undefined) yield [this.#podsByGateway, gateway];
     } else if (resource.kind === "EndpointSlice") {
-      for (const service of serviceOfSlice(resource)) this.#slicesByService.delete(service, key);
-      for (const pod of podsOfSlice(resource)) this.#slicesByPod.delete(pod, key);
+      for (const service of serviceOfSlice(resource)) yield [this.#slicesByService, service];
+      for (const pod of podsOfSlice(resource)) yield [this.#slicesByPod, pod];
+    } else if (resource.kind === "Gateway") {
+      for (const { network } of networkGatewaysOf(resource))
+        yield [this.#gatewaysByNetwork, network];
     }
   }
 
@@ -137,6 +154,31 @@ export class MeshObjects {
     yield* this.#podsByNode.of(node);
   }
 
+  /** Keys of the objects whose labels name the Gateway as their waypoint; of Namespaces too. */
+  *usersOf(gatewayKey: string): Generator<string> {
+    yield* this.#usersByWaypoint.of(gatewayKey);
+  }
+
+  /** Keys of the pods that the Gateway is made of. */
+  *instancesOf(gatewayKey: string): Generator<string> {
+    yield* this.#podsByGateway.of(gatewayKey);
+  }
+
+  /** The gateway that leads into the network: of several always the same one. */
+  networkGateway(network: string): NetworkGateway | undefined {
+    const [first] = [...this.#gatewaysByNetwork.of(network)].sort();
+    const gateway = first === undefined ? undefined : this.gateways.get(first);
+    return gateway && networkGatewaysOf(gateway)[0];
+  }
+
+  /** Services and workloads of the namespace. */
+  *membersOf(namespace: string): Generator<Pod | WorkloadEntry | Service | ServiceEntry> {
+    yield* this.services.inNamespace(namespace);
+    yield* this.serviceEntries.inNamespace(namespace);
+    yield* this.pods.inNamespace(namespace);
+    yield* this.workloadEntries.inNamespace(namespace);
+  }
+
   /** The service that the slice belongs to, when it is known and of the mesh. */
   serviceOf(slice: EndpointSlice): Service | undefined {
     const [key] = serviceOfSlice(slice);
@@ -172,4 +214,17 @@ export function podsOfSlice(slice: EndpointSlice): string[] {
     const pod = endpointPod(endpoint, slice);
     return pod === undefined ? [] : [keyText({ kind: "Pod", ...pod })];
   });
+}
+
+/** A namespace names waypoints for what is in it. */
+function* waypointsNamedBy(resource: Resource): Generator<string> {
+  const { name, namespace = "" } = resource.metadata;
+  const home = resource.kind === "Namespace" ? name : namespace;
+  const carriers = [labelsOf(resource)];
+  if (resource.kind === "ServiceEntry")
+    carriers.push(...(resource.spec.endpoints ?? []).map(({ labels = {} }) => labels));
+  for (const labels of carriers) {
+    const keys = [waypointKey(labels, home), canaryKey(labels, home)];
+    for (const key of keys) if (key !== undefined && key !== "none") yield key;
+  }
 }

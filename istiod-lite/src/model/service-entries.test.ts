@@ -68,14 +68,14 @@ describe("a ServiceEntry", () => {
     const hosts = "hosts: ['*.h.test', h.test]";
     const mesh = new MeshHarness().apply(entry(`${hosts}, resolution: DNS`));
     expect(mesh.addresses.filter((name) => name.startsWith("shop/"))).toEqual([HOST]);
-    expect(mesh.model.takeStatuses()[0]?.conditions).toEqual([]);
+    expect([...mesh.statuses.values()][0]?.conditions).toEqual([]);
     mesh.apply(entry(`${hosts}, resolution: DYNAMIC_DNS`));
     expect(mesh.addresses.filter((name) => name.startsWith("shop/"))).toEqual([
       "shop/*.h.test",
       HOST,
     ]);
     expect(mesh.addresses).not.toContain(`Kubernetes/${ofEntry("*.h.test")}`);
-    expect(mesh.model.takeStatuses()[0]?.conditions).toMatchObject([
+    expect([...mesh.statuses.values()][0]?.conditions).toMatchObject([
       { type: "istio.io/WaypointMissing", reason: "NoWaypointForWildcardService" },
     ]);
   });

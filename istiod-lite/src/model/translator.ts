@@ -4,6 +4,8 @@
 import type {
   AuthorizationPolicy,
   EndpointSlice,
+  Gateway,
+  Namespace,
   PeerAuthentication,
   Pod,
   Service,
@@ -12,19 +14,23 @@ import type {
 } from "@ambit/api/resources/kinds.ts";
 import { keyOf, keyText } from "@ambit/common/resources/source.ts";
 import type { ObjectStatus } from "../status/object-status.ts";
-import { policyStatus, serviceEntryStatus } from "../status/verdicts.ts";
 import {
-  isSentToZtunnel,
-  translateAuthorizationPolicy,
-} from "../translate/authorization-policy.ts";
+  policyStatus,
+  serviceEntryStatus,
+  serviceStatus,
+  workloadEntryStatus,
+} from "../status/verdicts.ts";
+import { translateAuthorizationPolicy } from "../translate/authorization-policy.ts";
 import { translateEndpointSlice } from "../translate/endpoint-slice.ts";
-import { type Labels, labelsMatch, labelsOf } from "../translate/labels.ts";
+import { isTrue, type Labels, labelsOf } from "../translate/labels.ts";
 import {
-  effectivePeerAuthentication,
+  networkGatewayAddress,
+  networkGatewaysOf,
+  networkGatewayWorkload,
+} from "../translate/network-gateway.ts";
+import {
   inheritedStrict,
   portLevelPolicy,
-  portPolicyName,
-  STATIC_STRICT_NAME,
   staticStrictPolicy,
 } from "../translate/peer-authentication.ts";
 import {
@@ -35,7 +41,12 @@ import {
   type ServedService,
   slicePortsOfService,
 } from "../translate/served-ports.ts";
-import { serviceResourceName, translateService } from "../translate/service.ts";
+import {
+  isMeshService,
+  serviceResourceName,
+  type ServiceWaypoints,
+  translateService,
+} from "../translate/service.ts";
 import {
   meshHosts,
   serviceEntryServices,
@@ -45,20 +56,25 @@ import type { MeshSettings } from "../translate/settings.ts";
 import {
   translatePod,
   translateWorkloadEntry,
+  type WorkloadGateways,
   workloadEntryLabels,
   type WorkloadView,
 } from "../translate/workload.ts";
 import { STATIC_KEY } from "./affected.ts";
 import type { MeshObjects } from "./mesh-objects.ts";
 import { addressOutput, authorizationOutput, type Output } from "./output.ts";
+import { policiesSelecting } from "./selected-policies.ts";
+import { type Attachment, type ServiceAttachment, Waypoints } from "./waypoints.ts";
 
 export class Translator {
   readonly #objects: MeshObjects;
+  readonly #waypoints: Waypoints;
   readonly #onStatus: (status: ObjectStatus) => void;
 
   /** `onStatus` hears what becomes of each object whose author is told, when it is translated. */
   constructor(objects: MeshObjects, onStatus: (status: ObjectStatus) => void) {
     this.#objects = objects;
+    this.#waypoints = new Waypoints(objects);
     this.#onStatus = onStatus;
   }
 
@@ -84,6 +100,8 @@ export class Translator {
         return apply(objects.peerAuthentications.get(key), (it) =>
           this.#peerAuthentication(it, settings),
         );
+      case "Gateway":
+        return apply(objects.gateways.get(key), (gateway) => this.#gateway(gateway, settings));
       default:
         return [];
     }
@@ -93,11 +111,13 @@ export class Translator {
     const objects = this.#objects;
     const name = pod.spec.nodeName ?? "";
     const labels = labelsOf(pod);
+    const { namespace = "" } = pod.metadata;
     const view: WorkloadView = {
       settings,
+      gateways: this.#gatewaysOf(namespace, labels, settings).gateways,
       services: this.#servicesOfPod(pod, labels, settings),
       node: objects.nodes.get(keyText({ kind: "Node", namespace: "", name })),
-      policies: this.#policiesFor(pod.metadata.namespace ?? "", labels, settings),
+      policies: policiesSelecting(objects, { namespace, labels }, settings),
     };
     const address = translatePod(pod, view);
     return address === undefined ? [] : [addressOutput(address)];
@@ -136,9 +156,13 @@ export class Translator {
       for (const host of meshHosts(selecting))
         services.push({ name: `${namespace}/${host}`, ports });
     }
-    const policies = this.#policiesFor(namespace, labels, settings);
+    const policies = policiesSelecting(objects, { namespace, labels }, settings);
+    const { network = settings.network } = entry.spec;
+    const found = this.#gatewaysOf(namespace, labelsOf(entry), settings, network);
+    this.#onStatus(workloadEntryStatus(entry, found.attachment));
     const address = translateWorkloadEntry(entry, {
       settings,
+      gateways: found.gateways,
       services,
       node: undefined,
       policies,
@@ -147,23 +171,36 @@ export class Translator {
   }
 
   #service(service: Service, settings: MeshSettings): Output[] {
+    if (!isMeshService(service)) return [];
     const namespace = this.#namespaceOf(service);
-    const address = translateService(service, namespace, settings);
+    const attachment = this.#waypoints.ofService(service, settings);
+    const waypoints = serviceWaypoints(service, namespace, attachment);
+    this.#onStatus(serviceStatus(service, attachment, waypoints.ingressUseWaypoint));
+    const address = translateService(service, namespace, waypoints, settings);
     return address === undefined ? [] : [addressOutput(address)];
   }
 
   #serviceEntry(entry: ServiceEntry, settings: MeshSettings): Output[] {
     const { hostnames } = this.#objects;
-    this.#onStatus(serviceEntryStatus(entry));
+    const attachment = this.#waypoints.ofService(entry, settings);
     const key = keyText(keyOf(entry));
     const claims = meshHosts(entry)
       .filter((host) => hostnames.owns(key, host))
       .map((host) => ({ host, canonical: hostnames.isCanonical(key, host) }));
     const labels = labelsOf(entry);
-    const policies = this.#policiesFor(entry.metadata.namespace ?? "", labels, settings);
+    const { namespace = "" } = entry.metadata;
+    const object = this.#namespaceOf(entry);
+    const waypoints = serviceWaypoints(entry, object, attachment);
+    this.#onStatus(serviceEntryStatus(entry, attachment, waypoints.ingressUseWaypoint));
+    const view = {
+      settings,
+      policies: policiesSelecting(this.#objects, { namespace, labels }, settings),
+      gateways: (own: Labels | undefined, network: string) =>
+        this.#gatewaysOf(namespace, own, settings, network).gateways,
+    };
     return [
-      ...serviceEntryServices(entry, claims, this.#namespaceOf(entry), settings),
-      ...serviceEntryWorkloads(entry, policies, settings),
+      ...serviceEntryServices(entry, claims, object, waypoints, settings),
+      ...serviceEntryWorkloads(entry, view),
     ].map(addressOutput);
   }
 
@@ -176,6 +213,33 @@ export class Translator {
   #namespaceOf({ metadata }: Service | ServiceEntry) {
     const name = metadata.namespace ?? "";
     return this.#objects.namespaces.get(keyText({ kind: "Namespace", namespace: "", name }));
+  }
+
+  /** The gateways into other networks that the object stands for; waypoints are seen by who uses them. */
+  #gateway(gateway: Gateway, settings: MeshSettings): Output[] {
+    return networkGatewaysOf(gateway).map((each) =>
+      addressOutput(networkGatewayWorkload(each, settings)),
+    );
+  }
+
+  /** Without labels it is an endpoint that only stands for a host name: it has no waypoint. */
+  #gatewaysOf(
+    namespace: string,
+    labels: Labels | undefined,
+    settings: MeshSettings,
+    network = settings.network,
+  ): { readonly gateways: WorkloadGateways; readonly attachment: Attachment } {
+    const remote = network === settings.network ? undefined : this.#objects.networkGateway(network);
+    const networkGateway = remote && { networkGateway: networkGatewayAddress(remote) };
+    if (labels === undefined) return { gateways: networkGateway ?? {}, attachment: {} };
+    const instance = this.#waypoints.ofInstance(namespace, labels, settings);
+    if (instance !== undefined) {
+      const tunnel = instance.binding && { applicationTunnel: instance.binding };
+      return { gateways: { ...tunnel, ...networkGateway }, attachment: {} };
+    }
+    const attachment = this.#waypoints.ofWorkload(namespace, labels, settings);
+    const waypoint = attachment.waypoint && { waypoint: attachment.waypoint.address };
+    return { gateways: { ...waypoint, ...networkGateway }, attachment };
   }
 
   #policy(policy: AuthorizationPolicy, settings: MeshSettings): Output[] {
@@ -200,31 +264,24 @@ export class Translator {
 
   readonly #peerAuthenticationsOf = (namespace: string) =>
     this.#objects.peerAuthentications.inNamespace(namespace);
+}
 
-  /** Keys of what selects a workload by labels, and of what PeerAuthentication makes of it. */
-  #policiesFor(namespace: string, labels: Labels, settings: MeshSettings): string[] {
-    const { rootNamespace } = settings;
-    const { policies, peerAuthentications } = this.#objects;
-    const keys: string[] = [];
-    const scopes = namespace === rootNamespace ? [namespace] : [namespace, rootNamespace];
-    for (const scope of scopes) {
-      for (const policy of policies.inNamespace(scope)) {
-        const { selector } = policy.spec;
-        if (selector === undefined || !labelsMatch(selector.matchLabels ?? {}, labels)) continue;
-        if (isSentToZtunnel(policy, settings)) keys.push(`${scope}/${policy.metadata.name}`);
-      }
-    }
-    if (peerAuthentications.size === 0) return keys;
-    const workload = { namespace, labels };
-    const { strict, portPolicy } = effectivePeerAuthentication(
-      this.#peerAuthenticationsOf,
-      workload,
-      rootNamespace,
-    );
-    if (portPolicy !== undefined) keys.push(`${namespace}/${portPolicyName(portPolicy)}`);
-    else if (strict) keys.push(`${rootNamespace}/${STATIC_STRICT_NAME}`);
-    return keys;
-  }
+const INGRESS_USE_WAYPOINT = "istio.io/ingress-use-waypoint";
+
+/** The object's label on ingress beats its namespace's. */
+function serviceWaypoints(
+  object: Service | ServiceEntry,
+  namespace: Namespace | undefined,
+  { waypoint, weighted }: ServiceAttachment,
+): ServiceWaypoints {
+  if (waypoint === undefined) return { ingressUseWaypoint: false };
+  const wish =
+    labelsOf(object)[INGRESS_USE_WAYPOINT] ?? namespace?.metadata.labels?.[INGRESS_USE_WAYPOINT];
+  return {
+    waypoint: waypoint.address,
+    ...(weighted && { weightedWaypoints: [...weighted] }),
+    ingressUseWaypoint: isTrue(wish),
+  };
 }
 
 function apply<T>(object: T | undefined, translate: (object: T) => Output[]): Output[] {

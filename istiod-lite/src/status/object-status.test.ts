@@ -67,7 +67,7 @@ describe("a status", () => {
   });
 
   it("is not for kinds that we say nothing about", () => {
-    const [service] = parse(objectYaml("Service", "s", "{ clusterIP: None }"));
-    expect(withStatus(service!, about(accepted), NOW_MS)).toBe(service);
+    const [account] = parse(objectYaml("ServiceAccount", "s", "{}"));
+    expect(withStatus(account!, about(accepted), NOW_MS)).toBe(account);
   });
 });

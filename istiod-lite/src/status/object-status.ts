@@ -7,7 +7,9 @@ import type { ResourceKey } from "@ambit/common/resources/source.ts";
 /** The kinds we write a status to, and the conditions there that are ours. */
 export const OWN_CONDITIONS = {
   AuthorizationPolicy: ["ZtunnelAccepted"],
-  ServiceEntry: ["istio.io/WaypointMissing"],
+  Service: ["istio.io/WaypointBound"],
+  ServiceEntry: ["istio.io/WaypointBound", "istio.io/WaypointMissing"],
+  WorkloadEntry: ["istio.io/WaypointBound"],
 } as const;
 
 type StatusKind = keyof typeof OWN_CONDITIONS;
@@ -30,23 +32,27 @@ export interface ObjectStatus {
 
 /** The object with this status; the object itself when it has it already. */
 export function withStatus(resource: Resource, wanted: ObjectStatus, nowMs: number): Resource {
-  if (resource.kind === "AuthorizationPolicy") {
-    const conditions = mergeConditions(resource, wanted, nowMs);
-    return conditions === undefined
-      ? resource
-      : { ...resource, status: { ...resource.status, conditions } };
-  }
-  if (resource.kind !== "ServiceEntry") return resource;
+  if (!hasStatus(resource)) return resource;
   const conditions = mergeConditions(resource, wanted, nowMs);
-  const addresses = wanted.addresses ?? [];
-  const same = JSON.stringify(addressesOf(resource)) === JSON.stringify(addresses);
-  if (conditions === undefined && same) return resource;
+  const addresses =
+    resource.kind === "ServiceEntry" ? changedAddresses(resource, wanted) : undefined;
+  if (conditions === undefined && addresses === undefined) return resource;
   const status = {
     ...resource.status,
-    ...(conditions !== undefined && { conditions }),
-    addresses: [...addresses],
+    ...(conditions && { conditions }),
+    ...(addresses && { addresses }),
   };
   return { ...resource, status };
+}
+
+function hasStatus(resource: Resource): resource is Extract<Resource, { kind: StatusKind }> {
+  return Object.hasOwn(OWN_CONDITIONS, resource.kind);
+}
+
+/** undefined: they are as they should be. */
+function changedAddresses(entry: ServiceEntry, { addresses = [] }: ObjectStatus) {
+  const same = JSON.stringify(addressesOf(entry)) === JSON.stringify(addresses);
+  return same ? undefined : [...addresses];
 }
 
 function addressesOf({ status }: ServiceEntry): { value: string; host: string | undefined }[] {

@@ -1,6 +1,12 @@
 // What becomes of an object, as the conditions its author reads.
 
-import type { AuthorizationPolicy, ServiceEntry } from "@ambit/api/resources/kinds.ts";
+import type {
+  AuthorizationPolicy,
+  Service,
+  ServiceEntry,
+  WorkloadEntry,
+} from "@ambit/api/resources/kinds.ts";
+import type { Attachment, ServiceAttachment } from "../model/waypoints.ts";
 import type { TranslatedPolicy } from "../translate/authorization-policy.ts";
 import { isWildcardHost, meshHosts } from "../translate/service-entry.ts";
 import type { Condition, ObjectStatus } from "./object-status.ts";
@@ -21,20 +27,69 @@ function ztunnelAccepted({ accepted, reason, message }: TranslatedPolicy): Condi
   return { type: "ZtunnelAccepted", status: accepted ? "True" : "False", reason, message };
 }
 
+export function serviceStatus(
+  { metadata }: Service,
+  attachment: ServiceAttachment,
+  ingress: boolean,
+): ObjectStatus {
+  const { namespace = "", name } = metadata;
+  return {
+    key: { kind: "Service", namespace, name },
+    conditions: waypointBound(attachment, ingress),
+  };
+}
+
+export function workloadEntryStatus(
+  { metadata }: WorkloadEntry,
+  attachment: Attachment,
+): ObjectStatus {
+  const { namespace = "", name } = metadata;
+  return {
+    key: { kind: "WorkloadEntry", namespace, name },
+    conditions: waypointBound(attachment, false),
+  };
+}
+
 /** `entry` carries the addresses that its hosts were given. */
-export function serviceEntryStatus(entry: ServiceEntry): ObjectStatus {
+export function serviceEntryStatus(
+  entry: ServiceEntry,
+  attachment: ServiceAttachment,
+  ingress: boolean,
+): ObjectStatus {
   const { namespace = "", name } = entry.metadata;
   return {
     key: { kind: "ServiceEntry", namespace, name },
-    conditions: meshHosts(entry).some(isWildcardHost) ? [WAYPOINT_MISSING] : [],
+    conditions: [...waypointBound(attachment, ingress), ...waypointMissing(entry, attachment)],
     addresses: (entry.status?.addresses ?? []).map(({ value, host = "" }) => ({ value, host })),
   };
 }
 
-const WAYPOINT_MISSING: Condition = {
-  type: "istio.io/WaypointMissing",
-  status: "True",
-  reason: "NoWaypointForWildcardService",
-  message:
-    "connections to a wildcard host are refused: only a waypoint can tell which name is meant",
-};
+/** Nothing is said where none is asked for. */
+function waypointBound(attachment: ServiceAttachment, ingress: boolean): Condition[] {
+  const { waypoint, refusal, canaryRefusal } = attachment;
+  const type = "istio.io/WaypointBound";
+  if (refusal !== undefined) return [{ type, status: "False", ...refusal }];
+  if (waypoint === undefined) return [];
+  const parts = [
+    `bound to ${waypoint.name}`,
+    ...(ingress ? ["ingress gateways go through it too"] : []),
+    ...(canaryRefusal ? [`without its canary: ${canaryRefusal.message}`] : []),
+  ];
+  return [{ type, status: "True", reason: "WaypointAccepted", message: parts.join("; ") }];
+}
+
+const CONNECT_STRATEGY = "istio.io/connect-strategy";
+
+/** What only a waypoint could do for the entry. */
+function waypointMissing(entry: ServiceEntry, { waypoint }: ServiceAttachment): Condition[] {
+  if (waypoint !== undefined) return [];
+  const type = "istio.io/WaypointMissing";
+  if (entry.metadata.annotations?.[CONNECT_STRATEGY] === "RACE_FIRST_TCP_CONNECT") {
+    const message = "connections are not raced: only a waypoint does that";
+    return [{ type, status: "True", reason: "NoWaypointForRacingConnectStrategy", message }];
+  }
+  if (!meshHosts(entry).some(isWildcardHost)) return [];
+  const message =
+    "connections to a wildcard host are refused: only a waypoint can tell which name is meant";
+  return [{ type, status: "True", reason: "NoWaypointForWildcardService", message }];
+}

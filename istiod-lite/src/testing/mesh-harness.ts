@@ -2,10 +2,15 @@
 
 import { fromBinary } from "@bufbuild/protobuf";
 import { type Authorization, AuthorizationSchema } from "@ambit/api/gen/istio/authorization_pb.ts";
-import { AddressSchema, type Service, type Workload } from "@ambit/api/gen/istio/workload_pb.ts";
+import {
+  type Address,
+  AddressSchema,
+  type Service,
+  type Workload,
+} from "@ambit/api/gen/istio/workload_pb.ts";
 import type { Resource } from "@ambit/api/resources/kinds.ts";
 import { assert } from "@ambit/common/process/assert.ts";
-import { keyOf, type ResourceEvent } from "@ambit/common/resources/source.ts";
+import { keyOf, keyText, type ResourceEvent } from "@ambit/common/resources/source.ts";
 import { parseManifest } from "@ambit/common/resources/yaml-file.ts";
 import {
   TYPE_ADDRESS,
@@ -13,6 +18,7 @@ import {
   type XdsResource,
 } from "@ambit/common/xds/resource-type.ts";
 import { MeshModel } from "../model/mesh-model.ts";
+import type { ObjectStatus } from "../status/object-status.ts";
 import type { MeshSettings } from "../translate/settings.ts";
 
 const SETTINGS: MeshSettings = {
@@ -36,6 +42,8 @@ export class MeshHarness {
   readonly held = new Map<string, XdsResource>();
   /** Names that the last step upserted or removed. */
   pushed: string[] = [];
+  /** What objects' authors were told last, by key. */
+  readonly statuses = new Map<string, ObjectStatus>();
 
   constructor(settings: Partial<MeshSettings> = {}) {
     this.model = new MeshModel({ ...SETTINGS, ...settings });
@@ -61,6 +69,7 @@ export class MeshHarness {
       for (const resource of upserts) this.held.set(`${typeUrl} ${resource.name}`, resource);
       this.pushed.push(...upserts.map(({ name }) => name), ...removed);
     }
+    for (const status of this.model.takeStatuses()) this.statuses.set(keyText(status.key), status);
     return this;
   }
 
@@ -76,7 +85,7 @@ export class MeshHarness {
 
   /** By uid without its cluster. */
   workload(uid: string): Workload {
-    const type = this.#address(`Kubernetes/${uid}`);
+    const type = this.address(`Kubernetes/${uid}`);
     assert(type.case === "workload", `${uid} is a workload`);
     return type.value;
   }
@@ -86,12 +95,12 @@ export class MeshHarness {
   }
 
   service(name: string): Service {
-    const type = this.#address(name);
+    const type = this.address(name);
     assert(type.case === "service", `${name} is a service`);
     return type.value;
   }
 
-  #address(name: string) {
+  address(name: string): Address["type"] {
     const found = this.resource(name);
     assert(found !== undefined, `${name} is held, of ${this.addresses.join(", ")}`);
     return fromBinary(AddressSchema, found.value).type;
@@ -146,6 +155,8 @@ const API_VERSIONS: Readonly<Record<string, string>> = {
   WorkloadEntry: "networking.istio.io/v1",
   AuthorizationPolicy: "security.istio.io/v1",
   PeerAuthentication: "security.istio.io/v1",
+  Gateway: "gateway.networking.k8s.io/v1",
+  GatewayClass: "gateway.networking.k8s.io/v1",
 };
 
 export function serviceYaml(name: string, more = "selector: { app: a }"): string {

@@ -16,6 +16,7 @@ import type { AuthorizationPolicy } from "@ambit/api/resources/kinds.ts";
 import { parseCidr } from "@ambit/common/net/cidr.ts";
 import { ipToBytes } from "@ambit/common/net/ip.ts";
 import { parsePort } from "@ambit/common/net/socket-address.ts";
+import { isTrue } from "./labels.ts";
 import type { MeshSettings } from "./settings.ts";
 
 type Spec = AuthorizationPolicy["spec"];
@@ -56,11 +57,8 @@ export function isSentToZtunnel(
   return isForZtunnel(policy) && unsendable(policy, dryRunPolicies) === undefined;
 }
 
-/** What Go's ParseBool takes for true. */
-const TRUE = new Set(["1", "t", "T", "TRUE", "true", "True"]);
-
 function isDryRun(annotations: Readonly<Record<string, string>> = {}): boolean {
-  return TRUE.has(annotations["istio.io/dry-run"] ?? "");
+  return isTrue(annotations["istio.io/dry-run"]);
 }
 
 /** undefined: the policy is not ztunnel's. */

@@ -16,6 +16,14 @@ export function labelsOf(resource: Resource): Labels {
   return resource.metadata.labels ?? NONE;
 }
 
+/** What Go's ParseBool takes for true. */
+const TRUE = new Set(["1", "t", "T", "TRUE", "true", "True"]);
+
+/** A label or annotation that switches something on. */
+export function isTrue(value: string | undefined): boolean {
+  return TRUE.has(value ?? "");
+}
+
 /** service.istio.io/canonical-name, the app labels, then the workload's own name. */
 export function canonicalName(labels: Labels, workloadName: string): string {
   return (

@@ -15,9 +15,9 @@ import { canonicalName, canonicalRevision, type Labels, labelsOf } from "./label
 import { serviceEntryBalancing } from "./load-balancing.ts";
 import { localityOfText } from "./locality.ts";
 import { entryPortsOfServiceEntry, servicesField } from "./served-ports.ts";
-import { appProtocol } from "./service.ts";
+import { appProtocol, type ServiceWaypoints } from "./service.ts";
 import { type MeshSettings, trustDomainField } from "./settings.ts";
-import { tunnelOf } from "./workload.ts";
+import { tunnelOf, type WorkloadGateways } from "./workload.ts";
 
 type Endpoint = NonNullable<ServiceEntry["spec"]["endpoints"]>[number];
 
@@ -51,6 +51,7 @@ export function serviceEntryServices(
   entry: ServiceEntry,
   claims: readonly HostClaim[],
   namespace: Namespace | undefined,
+  waypoints: ServiceWaypoints,
   settings: MeshSettings,
 ): Address[] {
   return claims.map(({ host, canonical }) =>
@@ -69,6 +70,7 @@ export function serviceEntryServices(
           })),
           subjectAltNames: entry.spec.subjectAltNames ?? [],
           canonical,
+          ...waypoints,
           ...serviceEntryBalancing(entry, namespace),
         },
       },
@@ -96,15 +98,18 @@ function addressOf(
   return [cidr.prefixLength === whole ? address : { ...address, length: cidr.prefixLength }];
 }
 
-/** The workloads that the entry itself lists or implies. `policies` are keys of those that apply to them. */
-export function serviceEntryWorkloads(
-  entry: ServiceEntry,
-  policies: readonly string[],
-  settings: MeshSettings,
-): Address[] {
-  return endpointsOf(entry).map(({ endpoint, hosts }) =>
-    workloadOf(entry, endpoint, hosts, policies, settings),
-  );
+/** What the workloads of an entry depend on besides it. */
+export interface EntryWorkloadsView {
+  readonly settings: MeshSettings;
+  /** Keys of those that apply to them. */
+  readonly policies: readonly string[];
+  /** By an endpoint's labels and network; an implied endpoint has neither. */
+  readonly gateways: (labels: Labels | undefined, network: string) => WorkloadGateways;
+}
+
+/** The workloads that the entry itself lists or implies. */
+export function serviceEntryWorkloads(entry: ServiceEntry, view: EntryWorkloadsView): Address[] {
+  return endpointsOf(entry).map((placed) => workloadOf(entry, placed, view));
 }
 
 interface PlacedEndpoint {
@@ -121,7 +126,11 @@ function endpointsOf(entry: ServiceEntry): PlacedEndpoint[] {
     const { address = "" } = endpoint;
     if (address !== "" && !address.startsWith("unix:")) listed.set(address, endpoint);
   }
-  if (listed.size > 0) return [...listed.values()].map((endpoint) => ({ endpoint, hosts }));
+  if (listed.size > 0)
+    return [...listed.values()].map(({ labels = {}, ...endpoint }) => ({
+      endpoint: { ...endpoint, labels },
+      hosts,
+    }));
   if (!DNS_RESOLUTIONS.has(spec.resolution) || spec.workloadSelector !== undefined) return [];
   // Nobody can look up a wildcard: its names are resolved where they are asked for.
   const names = hosts.filter((host) => !isWildcardHost(host));
@@ -130,12 +139,11 @@ function endpointsOf(entry: ServiceEntry): PlacedEndpoint[] {
 
 function workloadOf(
   entry: ServiceEntry,
-  endpoint: Endpoint,
-  hosts: readonly string[],
-  policies: readonly string[],
-  settings: MeshSettings,
+  { endpoint, hosts }: PlacedEndpoint,
+  { settings, policies, gateways }: EntryWorkloadsView,
 ): Address {
   const { metadata } = entry;
+  const network = endpoint.network ?? settings.network;
   const namespace = metadata.namespace ?? "";
   const { address = "" } = endpoint;
   const ip = parseIp(address);
@@ -150,7 +158,7 @@ function workloadOf(
         namespace,
         addresses: ip === undefined ? [] : [ipToBytes(ip)],
         hostname: ip === undefined ? address : "",
-        network: endpoint.network ?? settings.network,
+        network,
         ...tunnelOf(labels, TunnelProtocol.NONE),
         trustDomain: trustDomainField(settings),
         serviceAccount: endpoint.serviceAccount ?? "default",
@@ -161,6 +169,7 @@ function workloadOf(
         clusterId: settings.clusterId,
         authorizationPolicies: [...policies].sort(),
         services: servicesField(hosts.map((host) => ({ name: `${namespace}/${host}`, ports }))),
+        ...gateways(endpoint.labels, network),
         ...localityOfText(endpoint.locality),
         ...(endpoint.weight ? { capacity: endpoint.weight } : {}),
       },

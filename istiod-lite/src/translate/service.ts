@@ -11,6 +11,15 @@ import type { Namespace, Service } from "@ambit/api/resources/kinds.ts";
 import { ipToBytes, parseIp, type Ip } from "@ambit/common/net/ip.ts";
 import { serviceBalancing } from "./load-balancing.ts";
 import type { MeshSettings } from "./settings.ts";
+import type { GatewayAddress } from "./waypoint.ts";
+
+/** The waypoints that connections to a service go through. */
+export interface ServiceWaypoints {
+  readonly waypoint?: GatewayAddress;
+  readonly weightedWaypoints?: { destination: GatewayAddress; weight: number }[];
+  /** Ingress gateways go through it too. */
+  readonly ingressUseWaypoint: boolean;
+}
 
 type ServicePort = NonNullable<NonNullable<Service["spec"]>["ports"]>[number];
 
@@ -41,6 +50,7 @@ export function serviceSelector({ spec }: Service): Readonly<Record<string, stri
 export function translateService(
   service: Service,
   namespace: Namespace | undefined,
+  waypoints: ServiceWaypoints,
   settings: MeshSettings,
 ): Address | undefined {
   if (!isMeshService(service)) return undefined;
@@ -60,6 +70,7 @@ export function translateService(
         })),
         ipFamilies: families(service.spec?.ipFamilies ?? []),
         canonical: true,
+        ...waypoints,
         ...serviceBalancing(service, namespace),
       },
     },

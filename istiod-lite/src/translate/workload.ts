@@ -16,12 +16,22 @@ import { canonicalName, canonicalRevision, type Labels, labelsOf } from "./label
 import { localityOfNode, localityOfText } from "./locality.ts";
 import { type ServedService, servicesField } from "./served-ports.ts";
 import { type MeshSettings, trustDomainField } from "./settings.ts";
+import type { Binding, GatewayAddress } from "./waypoint.ts";
 
 const REDIRECTION_ANNOTATION = "ambient.istio.io/redirection";
 const TUNNEL_LABEL = "networking.istio.io/tunnel";
 
+/** Where connections to a workload go first, and how they are handed to one that is a waypoint. */
+export interface WorkloadGateways {
+  readonly waypoint?: GatewayAddress;
+  readonly applicationTunnel?: Binding;
+  /** The way into its network, when that is another one. */
+  readonly networkGateway?: GatewayAddress;
+}
+
 /** What a workload's resource depends on besides its own object. */
 export interface WorkloadView {
+  readonly gateways: WorkloadGateways;
   readonly settings: MeshSettings;
   readonly services: readonly ServedService[];
   readonly node: Node | undefined;
@@ -47,7 +57,7 @@ export function translatePod(pod: Pod, view: WorkloadView): Address | undefined 
   const addresses = podIps(pod);
   const phase = pod.status?.phase;
   if (addresses.length === 0 || phase === "Succeeded" || phase === "Failed") return undefined;
-  const { settings, services, node, policies } = view;
+  const { settings, services, node, policies, gateways } = view;
   const labels = labelsOf(pod);
   const captured = pod.metadata.annotations?.[REDIRECTION_ANNOTATION] === "enabled";
   const workloadName = controllerName(pod);
@@ -73,6 +83,7 @@ export function translatePod(pod: Pod, view: WorkloadView): Address | undefined 
         networkMode: pod.spec.hostNetwork ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
         authorizationPolicies: [...policies].sort(),
         services: servicesField(services),
+        ...gateways,
         ...localityOfNode(node),
       },
     },
@@ -112,7 +123,7 @@ export function translateWorkloadEntry(
   entry: WorkloadEntry,
   view: WorkloadView,
 ): Address | undefined {
-  const { settings, services, policies } = view;
+  const { settings, services, policies, gateways } = view;
   const { spec, metadata } = entry;
   if (spec.address === undefined || spec.address === "" || spec.address.startsWith("unix:"))
     return undefined;
@@ -138,6 +149,7 @@ export function translateWorkloadEntry(
         clusterId: settings.clusterId,
         authorizationPolicies: [...policies].sort(),
         services: servicesField(services),
+        ...gateways,
         ...localityOfText(spec.locality),
         ...(spec.weight ? { capacity: spec.weight } : {}),
       },
