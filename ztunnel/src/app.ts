@@ -13,6 +13,7 @@ import type { Config } from "./config.ts";
 import { createCaClient } from "./identity/create-ca-client.ts";
 import { Priority, SecretManager, type SecretState } from "./identity/secret-manager.ts";
 import { PodRegistry } from "./inpod/pod-registry.ts";
+import { NodeSteering } from "./inpod/steering.ts";
 import { ZdsClient } from "./inpod/zds-client.ts";
 import { MainMetrics } from "./metrics.ts";
 import { type ServerPlan, startServers } from "./servers.ts";
@@ -52,10 +53,7 @@ export class App {
       random: Math.random,
       onChange: (id, state) => void this.#sendCertificate(id, state),
     });
-    this.#pods = new PodRegistry(this.#workers, this.#clock, log.scope("inpod"), (pending) => {
-      if (pending > 0) this.#readiness.expect("unserved pods");
-      else this.#readiness.done("unserved pods");
-    });
+    this.#pods = this.#podRegistry(log.scope("inpod"));
     this.#metrics = new MainMetrics(config, () => ({
       pods: this.#pods.counts,
       threadUtilization: new Map([
@@ -120,6 +118,18 @@ export class App {
       .catch((error: unknown) => this.#fail(error));
   }
 
+  #podRegistry(log: Logger): PodRegistry {
+    const parts = { workers: this.#workers, clock: this.#clock, log };
+    return new PodRegistry({
+      ...parts,
+      steering: new NodeSteering({ ...parts, config: this.#config }),
+      onPending: (pending) => {
+        if (pending > 0) this.#readiness.expect("unserved pods");
+        else this.#readiness.done("unserved pods");
+      },
+    });
+  }
+
   #serverPlan(): ServerPlan {
     return {
       config: this.#config,
@@ -160,7 +170,7 @@ export class App {
 
   async #startDedicated(workload: NonNullable<Config["proxyWorkload"]>): Promise<void> {
     try {
-      await this.#pods.add("dedicated", workload, undefined);
+      await this.#pods.add("dedicated", workload, { netnsFd: undefined });
     } catch (error) {
       throw new UserError(errorMessage(error));
     }

@@ -7,6 +7,7 @@ import { DEFAULT_HBONE_SETTINGS, type HboneSettings } from "@ambit/common/hbone/
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { type Environment, EnvironmentReader } from "@ambit/common/process/config.ts";
 import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
+import { DEFAULT_BPF_FS } from "@ambit/common/sys/bpffs.ts";
 import type { Keepalive } from "@ambit/common/sys/sockets.ts";
 import { MESH_CONFIG_FILE, prefixed, withMeshDefaults } from "./mesh-config.ts";
 
@@ -45,6 +46,8 @@ export interface Config {
 
   readonly proxyEnabled: boolean;
   readonly zdsSocket: string;
+  /** Where the node agent pins the maps by which it steers connections to us. */
+  readonly bpfFs: string;
   readonly packetMark: number | undefined;
   readonly originalSource: "auto" | "required" | "never";
   readonly ipv6: boolean;
@@ -171,6 +174,7 @@ function readPods(read: EnvironmentReader) {
     proxyEnabled: read.flag("ENABLE_PROXY", true),
     zdsSocket: read.text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
     originalSource: read.text("ENABLE_ORIG_SRC") === undefined ? "auto" : spoof,
+    bpfFs: read.text("BPF_FS", DEFAULT_BPF_FS),
     ipv6: read.flag("IPV6_ENABLED", true),
     dnsProxy: read.text("ISTIO_META_DNS_CAPTURE", "true") === "true",
   } as const;

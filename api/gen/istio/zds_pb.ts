@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file istio/zds.proto.
  */
 export const file_istio_zds: GenFile = /*@__PURE__*/
-  fileDesc("Cg9pc3Rpby96ZHMucHJvdG8SEmlzdGlvLndvcmtsb2FkLnpkcyJZCghaZHNIZWxsbxIsCgd2ZXJzaW9uGAEgASgOMhsuaXN0aW8ud29ya2xvYWQuemRzLlZlcnNpb24SHwoWYW5zd2Vyc19jYXB0dXJlX3Byb2JlcxjpByABKAgiXAoMV29ya2xvYWRJbmZvEgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEhcKD3NlcnZpY2VfYWNjb3VudBgDIAEoCUoECAQQBVIMdHJ1c3RfZG9tYWluIlMKC0FkZFdvcmtsb2FkEgsKA3VpZBgBIAEoCRI3Cg13b3JrbG9hZF9pbmZvGAIgASgLMiAuaXN0aW8ud29ya2xvYWQuemRzLldvcmtsb2FkSW5mbyIbCgxLZWVwV29ya2xvYWQSCwoDdWlkGAEgASgJIhoKC0RlbFdvcmtsb2FkEgsKA3VpZBgCIAEoCSIOCgxTbmFwc2hvdFNlbnQiFAoDQWNrEg0KBWVycm9yGAEgASgJIukBCg9Xb3JrbG9hZFJlcXVlc3QSLgoDYWRkGAEgASgLMh8uaXN0aW8ud29ya2xvYWQuemRzLkFkZFdvcmtsb2FkSAASLgoDZGVsGAIgASgLMh8uaXN0aW8ud29ya2xvYWQuemRzLkRlbFdvcmtsb2FkSAASOQoNc25hcHNob3Rfc2VudBgDIAEoCzIgLmlzdGlvLndvcmtsb2FkLnpkcy5TbmFwc2hvdFNlbnRIABIwCgRrZWVwGAUgASgLMiAuaXN0aW8ud29ya2xvYWQuemRzLktlZXBXb3JrbG9hZEgAQgkKB3BheWxvYWQiRQoQV29ya2xvYWRSZXNwb25zZRImCgNhY2sYASABKAsyFy5pc3Rpby53b3JrbG9hZC56ZHMuQWNrSABCCQoHcGF5bG9hZCofCgdWZXJzaW9uEgwKCE5PVF9VU0VEEAASBgoCVjEQAWIGcHJvdG8z");
+  fileDesc("Cg9pc3Rpby96ZHMucHJvdG8SEmlzdGlvLndvcmtsb2FkLnpkcyJzCghaZHNIZWxsbxIsCgd2ZXJzaW9uGAEgASgOMhsuaXN0aW8ud29ya2xvYWQuemRzLlZlcnNpb24SHwoWYW5zd2Vyc19jYXB0dXJlX3Byb2JlcxjpByABKAgSGAoPc3RlZXJpbmdfbGF5b3V0GOoHIAEoDSJcCgxXb3JrbG9hZEluZm8SDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSFwoPc2VydmljZV9hY2NvdW50GAMgASgJSgQIBBAFUgx0cnVzdF9kb21haW4iggEKC0FkZFdvcmtsb2FkEgsKA3VpZBgBIAEoCRI3Cg13b3JrbG9hZF9pbmZvGAIgASgLMiAuaXN0aW8ud29ya2xvYWQuemRzLldvcmtsb2FkSW5mbxIbCg1zdGVlcmluZ19zbG90GOkHIAEoDUgAiAEBQhAKDl9zdGVlcmluZ19zbG90IhsKDEtlZXBXb3JrbG9hZBILCgN1aWQYASABKAkiGgoLRGVsV29ya2xvYWQSCwoDdWlkGAIgASgJIg4KDFNuYXBzaG90U2VudCIUCgNBY2sSDQoFZXJyb3IYASABKAki6QEKD1dvcmtsb2FkUmVxdWVzdBIuCgNhZGQYASABKAsyHy5pc3Rpby53b3JrbG9hZC56ZHMuQWRkV29ya2xvYWRIABIuCgNkZWwYAiABKAsyHy5pc3Rpby53b3JrbG9hZC56ZHMuRGVsV29ya2xvYWRIABI5Cg1zbmFwc2hvdF9zZW50GAMgASgLMiAuaXN0aW8ud29ya2xvYWQuemRzLlNuYXBzaG90U2VudEgAEjAKBGtlZXAYBSABKAsyIC5pc3Rpby53b3JrbG9hZC56ZHMuS2VlcFdvcmtsb2FkSABCCQoHcGF5bG9hZCJFChBXb3JrbG9hZFJlc3BvbnNlEiYKA2FjaxgBIAEoCzIXLmlzdGlvLndvcmtsb2FkLnpkcy5BY2tIAEIJCgdwYXlsb2FkKh8KB1ZlcnNpb24SDAoITk9UX1VTRUQQABIGCgJWMRABYgZwcm90bzM");
 
 /**
  * First packet, from ztunnel, bare.
@@ -31,6 +31,13 @@ export type ZdsHello = Message<"istio.workload.zds.ZdsHello"> & {
    * @generated from field: bool answers_capture_probes = 1001;
    */
   answersCaptureProbes: boolean;
+
+  /**
+   * Ours: the layout of BPF maps that this ztunnel takes connections by; 0 when it takes none so.
+   *
+   * @generated from field: uint32 steering_layout = 1002;
+   */
+  steeringLayout: number;
 };
 
 /**
@@ -82,6 +89,14 @@ export type AddWorkload = Message<"istio.workload.zds.AddWorkload"> & {
    * @generated from field: istio.workload.zds.WorkloadInfo workload_info = 2;
    */
   workloadInfo?: WorkloadInfo | undefined;
+
+  /**
+   * Ours; Istio's ztunnel skips it: the pod's slot in the BPF maps by which its connections come. Absent:
+   * they come by address translation, to ztunnel's fixed ports.
+   *
+   * @generated from field: optional uint32 steering_slot = 1001;
+   */
+  steeringSlot?: number | undefined;
 };
 
 /**

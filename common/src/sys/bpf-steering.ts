@@ -8,6 +8,7 @@ import { CONSTANTS, Counter, MAPS, Role, SlotFlag, STRUCTS } from "./bpf-layout.
 import { BpfMap, openPinned } from "./bpf-map.ts";
 import { MAP_NAMES, type MapName } from "./bpf-object.ts";
 import { possibleCpus } from "./cpus.ts";
+import { closeFd } from "./libc.ts";
 
 export type ListenerRole = keyof typeof Role;
 export type CounterName = keyof typeof Counter;
@@ -46,10 +47,19 @@ export class Steering implements Disposable {
     this.#maps = new Map([...maps].map(open));
   }
 
-  /** The maps that a cni-agent pinned. Throws SystemError: ENOENT when there are none. */
-  static openPinned(pins: string): Steering {
-    const fds = MAP_NAMES.map((name) => [name, openPinned(join(mapFolder(pins), name))] as const);
-    return new Steering(new Map(fds));
+  /**
+   * The maps that a cni-agent pinned, all or those that will be used. Throws SystemError: ENOENT when
+   * there are none, EACCES or EPERM without the right to them.
+   */
+  static openPinned(pins: string, names: readonly MapName[] = MAP_NAMES): Steering {
+    const fds = new Map<MapName, number>();
+    try {
+      for (const name of names) fds.set(name, openPinned(join(mapFolder(pins), name)));
+    } catch (error) {
+      for (const fd of fds.values()) closeFd(fd);
+      throw error;
+    }
+    return new Steering(fds);
   }
 
   slotOf(netnsCookie: bigint): number | undefined {
@@ -117,6 +127,11 @@ export class Steering implements Disposable {
     this.#map("listeners").set(listenerKey(slot, role), u64(BigInt(socketFd)));
   }
 
+  /** The cookie (SO_COOKIE) of the socket that listens; undefined when nobody does. */
+  listener(slot: number, role: ListenerRole): bigint | undefined {
+    return this.#map("listeners").get(listenerKey(slot, role))?.readBigUInt64LE();
+  }
+
   /** New connections of the slot find nobody until ztunnel listens again. */
   clearListeners(slot: number): void {
     for (const role of ROLES) {
@@ -149,6 +164,12 @@ export class Steering implements Disposable {
     const until =
       validMs === 0 ? 0n : process.hrtime.bigint() + BigInt(validMs) * NANOSECONDS_PER_MS;
     this.#map("lease").set(u32(0), u64(until));
+  }
+
+  /** Whether ztunnel once took the lease and has not renewed it in time. */
+  get leaseExpired(): boolean {
+    const until = this.#map("lease").get(u32(0))?.readBigUInt64LE() ?? 0n;
+    return until !== 0n && until < process.hrtime.bigint();
   }
 
   /** Connections that ztunnel is opening to applications right now. */

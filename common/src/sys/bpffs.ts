@@ -4,6 +4,9 @@ import { mkdirSync, statfsSync } from "node:fs";
 import { errorCode } from "../process/errors.ts";
 import { callMount } from "./libc.ts";
 
+/** Where distributions mount it. */
+export const DEFAULT_BPF_FS = "/sys/fs/bpf";
+
 const BPF_FS_MAGIC = 0xcafe4a11;
 
 export function isBpffs(folder: string): boolean {

@@ -17,6 +17,8 @@ export const SO_REUSEADDR = 2;
 export const SO_ERROR = 4;
 export const SO_MARK = 36;
 export const SO_REUSEPORT = 15;
+export const SO_PEERCRED = 17;
+export const SO_COOKIE = 57;
 export const SO_NETNS_COOKIE = 71;
 export const SCM_RIGHTS = 1;
 

@@ -6,6 +6,7 @@ import { addressOf, call, callRaw, closeFd, lastErrno, SystemError } from "./lib
 import {
   AF_UNIX,
   SCM_RIGHTS,
+  SO_PEERCRED,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_SEQPACKET,
@@ -25,6 +26,8 @@ const MSG_CTRUNC = 0x8;
 const MSG_TRUNC = 0x20;
 const MSGHDR_BYTES = 56;
 const CMSG_HEADER_BYTES = 16;
+/** struct ucred: pid, uid, gid. */
+const UCRED_BYTES = 12;
 /** Room for more descriptors than allowed, so that surplus ones are seen, and closed. */
 const CONTROL_BYTES = CMSG_HEADER_BYTES + 8 * 4;
 
@@ -48,6 +51,15 @@ export class SeqpacketSocket {
 
   get closed(): boolean {
     return this.#closed;
+  }
+
+  /** The process at the other end when it connected, as this process numbers it; 0 when it cannot be seen. */
+  get peerPid(): number {
+    const credentials = Buffer.alloc(UCRED_BYTES);
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(UCRED_BYTES);
+    call("getsockopt", "SO_PEERCRED", this.#fd, SOL_SOCKET, SO_PEERCRED, credentials, length);
+    return credentials.readInt32LE(0);
   }
 
   /** Sends one packet. Throws SystemError (EPIPE when the peer left, EAGAIN when it does not read). */

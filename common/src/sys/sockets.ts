@@ -226,18 +226,48 @@ function readOriginalDst(fd: number, level: number, name: number): SocketAddress
 
 /** The kernel's number for the namespace a socket lives in. */
 export function netnsCookie(fd: number): bigint {
+  return cookieOption(fd, "SO_NETNS_COOKIE", linux.SO_NETNS_COOKIE);
+}
+
+/** The kernel's number for a socket, which no other has while the kernel runs. Throws SystemError. */
+export function socketCookie(fd: number): bigint {
+  return cookieOption(fd, "SO_COOKIE", linux.SO_COOKIE);
+}
+
+function cookieOption(fd: number, name: string, option: number): bigint {
   const cookie = Buffer.alloc(8);
   intBuffer.writeUInt32LE(8);
-  call(
-    "getsockopt",
-    "SO_NETNS_COOKIE",
-    fd,
-    linux.SOL_SOCKET,
-    linux.SO_NETNS_COOKIE,
-    cookie,
-    intBuffer,
-  );
+  call("getsockopt", name, fd, linux.SOL_SOCKET, option, cookie, intBuffer);
   return cookie.readBigUInt64LE();
+}
+
+/**
+ * A port that is free in the namespace, kept for those who will listen on it with `reusePort` until
+ * `fd` is closed. Throws SystemError.
+ */
+export function reservePort(netnsFd: number | undefined, ip: Ip): { fd: number; port: number } {
+  const family = ipFamily(ip);
+  return inNetns(netnsFd, () => {
+    const fd = openSocket(family, linux.SOCK_STREAM);
+    try {
+      prepareListener(fd, family, { address: { ip, port: 0 }, reusePort: true });
+      const address = encodeSockaddr({ ip, port: 0 });
+      call("bind", "any free port", fd, address, sockaddrLength(family));
+      return { fd, port: localPort(fd) };
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+  });
+}
+
+/** The port a socket is bound to. Throws SystemError. */
+export function localPort(fd: number): number {
+  const address = Buffer.alloc(SOCKADDR_BYTES_MAX);
+  intBuffer.writeUInt32LE(address.length);
+  call("getsockname", "", fd, address, intBuffer);
+  // sockaddr_in and sockaddr_in6 have it at the same place.
+  return address.readUInt16BE(2);
 }
 
 /** The descriptor of a Node socket. Node has no public accessor; this is the one place that reads it. */

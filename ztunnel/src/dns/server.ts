@@ -63,6 +63,13 @@ export class DnsProxy {
     for (const endpoint of this.#udp.splice(0)) endpoint.close();
   }
 
+  /** Serves what comes to one more listening descriptor, which is the caller's to close with the server. */
+  acceptTcp(fd: number): net.Server {
+    const tcp = net.createServer((socket) => this.#serveTcp(socket));
+    tcp.listen({ fd });
+    return tcp;
+  }
+
   #bind(ip: Ip, port: number): void {
     const { packetMark, portReuse } = this.#context.config;
     const options = {
@@ -76,9 +83,7 @@ export class DnsProxy {
         this.#context.log.warn("DNS socket failed", { error: errorMessage(error) }),
     });
     this.#udp.push(udp);
-    const tcp = net.createServer((socket) => this.#serveTcp(socket));
-    tcp.listen({ fd: listenTcp(this.#pod.netnsFd, options) });
-    this.#tcp.push(tcp);
+    this.#tcp.push(this.acceptTcp(listenTcp(this.#pod.netnsFd, options)));
   }
 
   #serveTcp(socket: net.Socket): void {

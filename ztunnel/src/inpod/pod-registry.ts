@@ -9,6 +9,7 @@ import type { Logger } from "@ambit/common/telemetry/log.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
 import type { Workers } from "../worker/host.ts";
+import type { NodeSteering, PreparedSteering } from "./steering.ts";
 
 /** A pod whose listeners could not be bound is tried again this often (ztunnel §2.3). */
 const RETRY_MS = 5_000;
@@ -18,6 +19,8 @@ interface Entry {
   readonly info: PodInfo;
   readonly netnsFd: number | undefined;
   readonly netnsKey: string;
+  /** In the maps by which its connections come; undefined: by address translation. */
+  slot: number | undefined;
   state: "Pending" | "Up";
   retry: Timer | undefined;
 }
@@ -29,20 +32,30 @@ export interface PodCounts {
   readonly pending: number;
 }
 
+export interface PodRegistryOptions {
+  readonly workers: Workers;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly steering: NodeSteering;
+  /** Hears how many pods are not served yet, whenever that may have changed. */
+  readonly onPending: (pending: number) => void;
+}
+
 export class PodRegistry {
   readonly #workers: Workers;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #entries = new Map<string, Entry>();
+  readonly #steering: NodeSteering;
   readonly #onPending: (pending: number) => void;
   #started = 0;
   #stopped = 0;
 
-  /** `onPending` hears how many pods are not served yet, whenever that may have changed. */
-  constructor(workers: Workers, clock: Clock, log: Logger, onPending: (pending: number) => void) {
+  constructor({ workers, clock, log, steering, onPending }: PodRegistryOptions) {
     this.#workers = workers;
     this.#clock = clock;
     this.#log = log;
+    this.#steering = steering;
     this.#onPending = onPending;
   }
 
@@ -56,16 +69,31 @@ export class PodRegistry {
     };
   }
 
-  /** Serves a pod; takes over `netnsFd`. Rejects when its listeners cannot be bound, and tries again later. */
-  async add(uid: string, info: PodInfo, netnsFd: number | undefined): Promise<void> {
+  /**
+   * Serves a pod; takes over `netnsFd`. One that is served already may change how its connections come.
+   * Rejects when its listeners cannot be bound, and tries again later.
+   */
+  async add(
+    uid: string,
+    info: PodInfo,
+    { netnsFd, slot }: { readonly netnsFd: number | undefined; readonly slot?: number | undefined },
+  ): Promise<void> {
     const netnsKey = netnsFd === undefined ? "own" : netnsIdentity(netnsFd);
     const before = this.#entries.get(uid);
     if (before !== undefined && before.netnsKey === netnsKey && before.state === "Up") {
       if (netnsFd !== undefined) closeFd(netnsFd);
-      return;
+      return this.#steer(before, slot);
     }
     if (before !== undefined) await this.remove(uid);
-    const entry: Entry = { uid, info, netnsFd, netnsKey, state: "Pending", retry: undefined };
+    const entry: Entry = {
+      uid,
+      info,
+      netnsFd,
+      netnsKey,
+      slot,
+      state: "Pending",
+      retry: undefined,
+    };
     this.#entries.set(uid, entry);
     await this.#start(entry);
   }
@@ -101,6 +129,7 @@ export class PodRegistry {
 
   /** Stops trying again: the process is on its way out. */
   close(): void {
+    this.#steering.close();
     for (const { retry } of this.#entries.values()) retry?.cancel();
   }
 
@@ -123,7 +152,9 @@ export class PodRegistry {
   async #start(entry: Entry): Promise<void> {
     const { uid, info, netnsFd } = entry;
     try {
-      await this.#workers.askAll("addPod", { uid, info, netnsFd });
+      using prepared = this.#prepare(entry);
+      const steering = prepared?.steering;
+      await this.#workers.askAll("addPod", { uid, info, netnsFd, steering });
       if (this.#entries.get(uid) !== entry) return;
       entry.state = "Up";
       this.#started++;
@@ -137,6 +168,18 @@ export class PodRegistry {
     } finally {
       this.#onPending(this.#pendingCount());
     }
+  }
+
+  /** Also when nothing changed: the maps may have been made anew, or another ztunnel was in between. */
+  async #steer(entry: Entry, slot: number | undefined): Promise<void> {
+    if (entry.slot === undefined && slot === undefined) return;
+    entry.slot = slot;
+    using prepared = this.#prepare(entry);
+    await this.#workers.askAll("steerPod", { uid: entry.uid, steering: prepared?.steering });
+  }
+
+  #prepare({ slot, netnsFd }: Entry): PreparedSteering | undefined {
+    return slot === undefined ? undefined : this.#steering.prepare(slot, netnsFd);
   }
 
   #retryLater(entry: Entry): void {

@@ -11,6 +11,7 @@ import { Signal } from "@ambit/common/testing/signal.ts";
 import { add, del, encode, FakeAgent, keep, SNAPSHOT } from "../testing/fake-agent.ts";
 import { FakeWorkers } from "../testing/fake-workers.ts";
 import { PodRegistry } from "./pod-registry.ts";
+import { NodeSteering } from "./steering.ts";
 import { ZdsClient } from "./zds-client.ts";
 
 let folder: string;
@@ -37,7 +38,14 @@ beforeEach(() => {
   pending = 0;
   protocolErrors = 0;
   const log = memoryLog().log.scope("inpod");
-  pods = new PodRegistry(workers, clock, log, (count) => (pending = count));
+  const config = { bpfFs: folder, nodeName: "node-1", workerThreads: 1, ipv6: true };
+  pods = new PodRegistry({
+    workers,
+    clock,
+    log,
+    steering: new NodeSteering({ config, workers, clock, log }),
+    onPending: (count) => (pending = count),
+  });
 });
 
 afterEach(() => {

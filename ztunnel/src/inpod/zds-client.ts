@@ -11,6 +11,7 @@ import {
 } from "@ambit/api/gen/istio/zds_pb.ts";
 import type { Clock, Timer } from "@ambit/common/process/clock.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
+import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
 import { closeFd } from "@ambit/common/sys/libc.ts";
 import { connectSeqpacket, type SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
@@ -32,7 +33,11 @@ export interface ZdsClientOptions {
   onProtocolError(): void;
 }
 
-const HELLO = create(ZdsHelloSchema, { version: Version.V1, answersCaptureProbes: true });
+const HELLO = create(ZdsHelloSchema, {
+  version: Version.V1,
+  answersCaptureProbes: true,
+  steeringLayout: CONSTANTS.LAYOUT_VERSION,
+});
 
 /** A message that must not come in this state. */
 class ProtocolError extends Error {}
@@ -147,14 +152,14 @@ export class ZdsClient {
     const { pods } = this.#options;
     switch (request.payload.case) {
       case "add": {
-        const { uid, workloadInfo } = request.payload.value;
+        const { uid, workloadInfo, steeringSlot: slot } = request.payload.value;
         if (workloadInfo === undefined) {
           closeAll(fds);
           throw new ProtocolError(`add of ${uid} without workload info`);
         }
         session.snapshot?.add(uid);
         const { name, namespace, serviceAccount } = workloadInfo;
-        return pods.add(uid, { name, namespace, serviceAccount }, fds[0]);
+        return pods.add(uid, { name, namespace, serviceAccount }, { netnsFd: fds[0], slot });
       }
       case "keep":
         if (session.snapshot === undefined) throw new ProtocolError("keep after the snapshot");

@@ -4,19 +4,10 @@ import net from "node:net";
 import { isLoopback, parseIp, type Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
-import { HBONE_PORT } from "@ambit/common/hbone/limits.ts";
 import { acceptBytes } from "@ambit/common/sys/accept-bytes.ts";
-import { type Keepalive, listenTcp, originalDst } from "@ambit/common/sys/sockets.ts";
-import { INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from "../config.ts";
+import { listenTcp, originalDst } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { ProxyError } from "./proxy-error.ts";
-
-/** Ports that ztunnel itself listens on in a pod: calling them through us would loop. */
-export const OWN_PORTS: ReadonlySet<number> = new Set([
-  OUTBOUND_PORT,
-  INBOUND_PLAINTEXT_PORT,
-  HBONE_PORT,
-]);
 
 export interface Accepted {
   readonly source: SocketAddress;
@@ -24,48 +15,43 @@ export interface Accepted {
   readonly destination: SocketAddress;
 }
 
-/**
- * Opens a listener in the pod for plain connections; they wait, unread, until their far side is
- * there. Throws SystemError when the port cannot be bound there.
- */
-export function openListener(
-  context: ProxyContext,
-  pod: Pod,
-  port: number,
-  onSocket: (socket: ByteSocket) => void,
-): net.Server {
-  const { keepalive } = context.config;
-  const fd = listenIn(context, pod, port, keepalive);
+export interface PodListenOptions {
+  /** 0: any. */
+  readonly port: number;
+  /** Connections come by steering: to addresses that are not the socket's. */
+  readonly steered: boolean;
+  /** Relayed as they are; tunnels have HTTP/2's pings to keep them alive. */
+  readonly relayed: boolean;
+}
+
+/** Opens a listening descriptor in the pod. Throws SystemError when the port cannot be bound there. */
+export function listenIn({ config }: ProxyContext, pod: Pod, options: PodListenOptions): number {
+  const { keepalive } = config;
+  return listenTcp(pod.netnsFd, {
+    address: { ip: (config.ipv6 ? "::" : "0.0.0.0") as Ip, port: options.port },
+    ...(config.packetMark !== undefined && { mark: config.packetMark }),
+    ...(options.relayed && keepalive !== undefined && { keepalive }),
+    transparent: options.steered ? "required" : TRANSPARENCY[config.originalSource],
+    reusePort: config.portReuse,
+  });
+}
+
+/** Accepts plain connections; they wait, unread, until their far side is there. Takes over `fd`. */
+export function acceptConnections(fd: number, onSocket: (socket: ByteSocket) => void): net.Server {
   const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
   server.listen({ fd });
   acceptBytes(server, onSocket);
   return server;
 }
 
-/** The same for tunnels: TLS needs Node sockets, and HTTP/2's pings keep them alive. */
-export function openTunnelListener(
-  context: ProxyContext,
-  pod: Pod,
-  port: number,
-  onSocket: (socket: net.Socket) => void,
-): net.Server {
-  const fd = listenIn(context, pod, port);
+/** The same for tunnels: TLS needs Node sockets. */
+export function acceptTunnels(fd: number, onSocket: (socket: net.Socket) => void): net.Server {
   const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     socket.on("error", ignoreEarlyError);
     onSocket(socket);
   });
   server.listen({ fd });
   return server;
-}
-
-function listenIn({ config }: ProxyContext, pod: Pod, port: number, keepalive?: Keepalive): number {
-  return listenTcp(pod.netnsFd, {
-    address: { ip: (config.ipv6 ? "::" : "0.0.0.0") as Ip, port },
-    ...(config.packetMark !== undefined && { mark: config.packetMark }),
-    ...(keepalive !== undefined && { keepalive }),
-    transparent: TRANSPARENCY[config.originalSource],
-    reusePort: config.portReuse,
-  });
 }
 
 const TRANSPARENCY = { auto: "best-effort", required: "required", never: "never" } as const;
@@ -93,13 +79,19 @@ function addressOf(text: string | undefined, port: number | undefined): SocketAd
   return ip === undefined || port === undefined ? undefined : { ip, port };
 }
 
-/** Refuses a connection to one of our own ports (ztunnel §2.1). Outbound, only loopback is ours. */
+/**
+ * Refuses a connection to one of our own ports (ztunnel §2.1). Outbound, they are ours on loopback and on
+ * the pod's own address; other pods' are theirs.
+ */
 export function refuseSelfCall(
-  { ip, port }: SocketAddress,
+  { ownPorts }: Pod,
+  { source, destination }: Accepted,
   direction: "inbound" | "outbound",
 ): void {
-  if (!OWN_PORTS.has(port) || (direction === "outbound" && !isLoopback(ip))) return;
-  const address = formatSocketAddress({ ip, port });
+  if (!ownPorts.has(destination.port)) return;
+  const own = isLoopback(destination.ip) || destination.ip === source.ip;
+  if (direction === "outbound" && !own) return;
+  const address = formatSocketAddress(destination);
   throw new ProxyError(
     "SELF_CALL",
     `${address} is a port of ztunnel itself: recursive call refused`,

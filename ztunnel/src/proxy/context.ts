@@ -40,5 +40,7 @@ export interface Pod {
   /** Connects from the pod's namespace. */
   readonly dialer: ByteDialer;
   readonly pool: TunnelPool;
+  /** Where ztunnel itself listens in the pod: calling them through us would loop. */
+  readonly ownPorts: ReadonlySet<number>;
   readonly drain: Drain;
 }

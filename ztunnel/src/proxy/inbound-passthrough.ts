@@ -23,7 +23,7 @@ export async function handleInboundPassthrough(
   if (accepted === undefined) return client.destroy();
   const id = traceIdOf(newTraceparent());
   try {
-    refuseSelfCall(accepted.destination, "inbound");
+    refuseSelfCall(pod, accepted, "inbound");
     await servePlaintext({ id, context, pod, client, accepted });
   } catch (error) {
     const failure = asProxyError(error);

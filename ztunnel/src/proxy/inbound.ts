@@ -15,7 +15,7 @@ import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
 import { baggageOf, type Party, partyOfBaggage, partyOfWorkload } from "../telemetry/party.ts";
-import { type Accepted, describeTunnel, OWN_PORTS } from "./accept.ts";
+import { type Accepted, describeTunnel } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { identify } from "./identify.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
@@ -143,7 +143,7 @@ const EARLY_CODES: ReadonlySet<string> = new Set([
 ]);
 
 function validate(
-  { context, accepted }: Tunnel,
+  { context, pod, accepted }: Tunnel,
   workload: Workload,
   request: ConnectRequest,
 ): { port: number; service?: Service } {
@@ -156,7 +156,7 @@ function validate(
     authority,
     localIp: accepted.destination.ip,
     workload,
-    ownPorts: OWN_PORTS,
+    ownPorts: pod.ownPorts,
   });
   if (!target.ok) throw new ProxyError(target.code, target.reason);
   const service = target.service?.service ?? forwardedService(context, workload, request);

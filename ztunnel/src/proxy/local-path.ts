@@ -8,7 +8,7 @@ import type { HboneRoute } from "../state/outbound-route.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { ConnectionTelemetry } from "../telemetry/connection-telemetry.ts";
 import { partyOfWorkload } from "../telemetry/party.ts";
-import { type Accepted, OWN_PORTS } from "./accept.ts";
+import type { Accepted } from "./accept.ts";
 import type { Connection } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { ProxyError } from "./proxy-error.ts";
@@ -30,7 +30,7 @@ export interface LocalRelay {
 /** Resolves when the relay has ended; rejects with what the destination side refused it for. */
 export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
   const { context, pod, client, accepted, source, route, telemetry } = relay;
-  if (OWN_PORTS.has(route.target.port)) {
+  if (pod.ownPorts.has(route.target.port)) {
     throw new ProxyError(
       "SELF_CALL",
       `port ${route.target.port} is ztunnel's own: recursive call refused`,

@@ -40,7 +40,7 @@ export async function handleOutbound(
   if (isCaptureProbe(accepted.destination)) return answerCaptureProbe(client, pod);
   const traceparent = newTraceparent();
   try {
-    refuseSelfCall(accepted.destination, "outbound");
+    refuseSelfCall(pod, accepted, "outbound");
     const source = knownWorkload(context, pod) ?? (await identify(context, pod));
     const { destination } = accepted;
     const query = { source, destination, random: context.random };

@@ -75,6 +75,7 @@ export function testPod({ clock, config }: TestContext, info: PodInfo): Pod {
     info,
     netnsFd: undefined,
     dialer: new ByteDialer(undefined),
+    ownPorts: new Set([15_001, 15_006, 15_008]),
     drain: new Drain(clock),
     pool: new TunnelPool({
       clock,

@@ -6,6 +6,7 @@ import type { SpiffeId } from "@ambit/common/tls/identity.ts";
 import type { Config } from "../config.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { PodInfo, Rejection, ResourceUpdate } from "../state/mesh-state.ts";
+import type { PodSteering } from "../proxy/pod-listeners.ts";
 import type { Explanation } from "../proxy/explain.ts";
 import type { StateDump } from "../state/dump.ts";
 import type { Failure } from "../telemetry/failure-log.ts";
@@ -32,9 +33,17 @@ export interface Requests {
       readonly uid: string;
       readonly info: PodInfo;
       readonly netnsFd: number | undefined;
+      readonly steering: PodSteering | undefined;
     };
     readonly answer: null;
   };
+  /** The pod's connections come another way from now on, or come to us again; none is cut. */
+  steerPod: {
+    readonly ask: { readonly uid: string; readonly steering: PodSteering | undefined };
+    readonly answer: null;
+  };
+  /** Answered by a worker that is alive. */
+  ping: { readonly ask: null; readonly answer: null };
   /** Cuts the pod's connections and closes its listeners. */
   removePod: { readonly ask: { readonly uid: string }; readonly answer: null };
   certificate: {

@@ -84,14 +84,19 @@ const handlers: Handlers = {
     if (kind === "address") dropStaleTunnels(context, pods());
     return rejections;
   },
-  addPod: async ({ uid, info, netnsFd }) => {
+  addPod: async ({ uid, info, netnsFd, steering }) => {
     const before = proxies.get(uid);
     proxies.delete(uid);
     await before?.stop("immediate", 0);
-    proxies.set(uid, new PodProxy(context, { uid, info, netnsFd }));
+    proxies.set(uid, new PodProxy(context, { uid, info, netnsFd, steering }));
     warmCertificates();
     return null;
   },
+  steerPod: ({ uid, steering }) => {
+    proxies.get(uid)?.steer(steering);
+    return null;
+  },
+  ping: () => null,
   removePod: async ({ uid }) => {
     const proxy = proxies.get(uid);
     proxies.delete(uid);
