@@ -54,6 +54,19 @@ describe("frames that make us work", () => {
     expect(peer.connection.closed).toBe(false);
   });
 
+  it("do not include the empty DATA that ends a stream", async () => {
+    const peer = await Http2Peer.greeted({ limits });
+    const ended = (i: number) => [
+      requestFrame(2 * i + 1),
+      frame("DATA", Flag.END_STREAM, 2 * i + 1),
+    ];
+    for (let i = 0; i < 50; i++) {
+      await peer.send(...ended(i));
+      peer.streams[i]!.stream.end();
+    }
+    expect(peer.connection.closed).toBe(false);
+  });
+
   it("end the connection when their answers are not read, though it has streams", async () => {
     const peer = await Http2Peer.greeted({
       limits: { controlFramesPerWindowMax: 1e6, controlQueueBytesMax: 100_000 },
@@ -80,6 +93,16 @@ describe("resets", () => {
       ...Array.from({ length: 5 }, () => "abort CANCEL"),
       "abort ENHANCE_YOUR_CALM",
     ]);
+  });
+
+  it("of streams that were answered are not among them", async () => {
+    const peer = await Http2Peer.greeted({ limits });
+    for (let i = 0; i < 50; i++) {
+      await peer.send(requestFrame(2 * i + 1));
+      peer.streams[i]!.stream.sendHeaders([{ name: ":status", value: "200" }]);
+      await peer.send(reset(2 * i + 1));
+    }
+    expect(peer.connection.closed).toBe(false);
   });
 
   it("that the peer provokes are bounded alike", async () => {

@@ -217,13 +217,13 @@ export class Http2Connection implements FrameHandler {
     }
   }
 
-  onDataStart(streamId: number, length: number): void {
+  onDataStart(streamId: number, length: number, endStream: boolean): void {
     this.#expectNoContinuation();
     this.#receiveWindowBytes -= length;
     if (this.#receiveWindowBytes < 0) {
       throw new ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "connection window exceeded");
     }
-    if (length === 0) this.#admitControl();
+    if (length === 0 && !endStream) this.#admitControl();
     const stream = this.#streams.get(streamId);
     this.#dataStream = stream;
     if (stream === undefined) return this.#onLateData(streamId, length);
@@ -385,8 +385,9 @@ export class Http2Connection implements FrameHandler {
   }
 
   #onReset(streamId: number, payload: Buffer): void {
-    this.#budget.spendReset();
     const stream = this.#streams.get(streamId);
+    // A client that leaves once it was answered cost what any stream does; rapid resets come before.
+    if (stream?.headersSent !== true) this.#budget.spendReset();
     if (stream === undefined) return this.#expectKnown(streamId);
     this.forget(stream);
     stream.listener?.onAbort(payload.readUInt32BE(0));

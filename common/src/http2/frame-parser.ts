@@ -6,7 +6,7 @@ import { ConnectionError, ErrorCode, Flag, FRAME_HEADER_BYTES, FrameType } from 
 
 export interface FrameHandler {
   /** A DATA frame begins; `length` is its whole payload, which flow control counts. */
-  onDataStart(streamId: number, length: number): void;
+  onDataStart(streamId: number, length: number, endStream: boolean): void;
   /**
    * A slice of that frame's payload, padding already removed, valid only during the call. `more`: the
    * frame has content that is still to come.
@@ -85,7 +85,7 @@ export class FrameParser {
   }
 
   #beginData(): void {
-    this.#handler.onDataStart(this.#streamId, this.#left);
+    this.#handler.onDataStart(this.#streamId, this.#left, this.#endsStream());
     this.#padding = this.#flags & Flag.PADDED ? -1 : 0;
     if (this.#padding === -1 && this.#left === 0) {
       throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "padded DATA without pad length");
@@ -114,7 +114,11 @@ export class FrameParser {
 
   #finishData(): void {
     this.#headerFilled = 0;
-    this.#handler.onDataEnd((this.#flags & Flag.END_STREAM) !== 0);
+    this.#handler.onDataEnd(this.#endsStream());
+  }
+
+  #endsStream(): boolean {
+    return (this.#flags & Flag.END_STREAM) !== 0;
   }
 
   #readPayload(chunk: Buffer, at: number): number {

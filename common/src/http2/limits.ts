@@ -9,9 +9,15 @@ export interface Http2Limits {
   readonly continuationsMax: number;
   /** Streams the peer may have open at once. */
   readonly streamsMax: number;
-  /** Streams that end by a reset, the peer's or one it provoked, per window of RATE_WINDOW_MS. */
+  /**
+   * Streams per window of RATE_WINDOW_MS that the peer resets before it was answered, or that end by a
+   * reset it provoked.
+   */
   readonly resetsPerWindowMax: number;
-  /** SETTINGS, PING, PRIORITY and empty DATA frames per window: each makes us work or answer. */
+  /**
+   * SETTINGS, PING, PRIORITY and empty DATA frames per window: each makes us work or answer. The empty
+   * DATA that ends a stream is none of them: that is how a tunnel closes.
+   */
   readonly controlFramesPerWindowMax: number;
   /** Bytes of answers (not DATA) that wait for a peer that does not read. */
   readonly controlQueueBytesMax: number;

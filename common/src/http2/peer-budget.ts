@@ -29,8 +29,8 @@ export class PeerBudget {
   }
 
   /**
-   * A stream that ended by reset: the peer's own (CVE-2023-44487), or ours because the peer broke a
-   * rule or opened too many (CVE-2025-8671). Throws ConnectionError.
+   * A stream that the peer reset before it was answered (CVE-2023-44487), or that we reset because the
+   * peer broke a rule or opened too many (CVE-2025-8671). Throws ConnectionError.
    */
   spendReset(): void {
     if (!this.#resets.admit(this.#clock.monotonicMs())) {

@@ -34,6 +34,8 @@ export class Http2Stream {
   #waiting: Buffer | undefined;
   #endWaiting = false;
   #blocked = false;
+  /** Ours are out: a request of ours, or the answer to the peer's. */
+  headersSent = false;
   localEnded = false;
   remoteEnded = false;
   closed = false;
@@ -52,6 +54,7 @@ export class Http2Stream {
 
   sendHeaders(fields: readonly HeaderField[], endStream = false): void {
     if (this.closed) return;
+    this.headersSent = true;
     this.#connection.writeHeaders(this, fields, endStream);
     if (endStream) this.#endedLocally();
   }
