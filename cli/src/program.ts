@@ -100,13 +100,10 @@ function addLifecycle(local: Command): void {
       const wanted = { ...options, ztunnels, files: file, sample: options.sample };
       await (detach ? runDetached(home(), wanted) : runForeground(home(), wanted));
     });
-  local
-    .command("supervise", { hidden: true })
-    .argument("<options>")
-    .action(async (options: string) => {
-      const { runSupervisor } = await import("./local/up.ts");
-      await runSupervisor(home(), JSON.parse(options));
-    });
+  local.command("supervise", { hidden: true }).action(async () => {
+    const { runSupervisor } = await import("./local/up.ts");
+    await runSupervisor(home());
+  });
   local
     .command("down")
     .description("stop the mesh and remove everything it made, also what a killed run left")

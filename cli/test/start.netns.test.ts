@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { afterEach, describe, expect, it } from "vitest";
-import { Lab, namespaces, REPOSITORY } from "./lab.ts";
+import { AMBIT, Lab, namespaces, REPOSITORY } from "./lab.ts";
+import { SHOP } from "./shop.ts";
 
 const STARTED = { timeout: 60_000, interval: 100 };
 
@@ -99,5 +100,16 @@ describe("npm start", () => {
 
     await lab.must("local", "down");
     expect(leftovers(prefix)).toEqual([]);
+  });
+});
+
+describe("ambit local up", () => {
+  it("takes manifests from standard input, in the background too", async () => {
+    lab = new Lab();
+    const file = lab.file("shop.yaml", SHOP);
+    const { stderr } = await lab.run("sh", ["-c", `${AMBIT} local up -f - --detach < ${file}`]);
+    expect(stderr).toBe("");
+    const names = (await lab.status()).pods.map(({ name }) => name).sort();
+    expect(names).toEqual(["client", "far", "legacy", "near", "optout"]);
   });
 });

@@ -2,6 +2,7 @@
 // mesh until it is told to stop, and leaves nothing behind.
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, openSync, readdirSync } from "node:fs";
 import { delimiter, join, resolve } from "node:path";
 import type { Resource } from "@ambit/api/resources/kinds.ts";
@@ -26,27 +27,41 @@ const ALIVE_PERIOD_MS = 60_000;
 /** Runs the mesh until a signal; resolves when everything is removed. */
 export async function runForeground(home: Home, options: UpOptions): Promise<void> {
   const print = (line: string) => console.log(line);
-  await runMesh(home, options, {
-    report: (line) => print(`ambit: ${line}`),
-    onReady: (mesh) => {
-      const nodes = Array.from({ length: options.nodes }, (_, i) => `node-${i + 1}`);
-      for (const line of describeMesh(mesh)) print(line);
-      for (const line of nextSteps(options.sample)) print(line);
-      print("");
-      const logs = nodes.map((node) => componentLog(home, "ztunnel", node));
-      const narrator = new Narrator({ logs, clock: systemClock, print });
-      narrator.start();
-      return () => narrator.stop();
+  await runMesh(
+    home,
+    { options, resources: loadResources(options) },
+    {
+      report: (line) => print(`ambit: ${line}`),
+      onReady: (mesh) => {
+        const nodes = Array.from({ length: options.nodes }, (_, i) => `node-${i + 1}`);
+        for (const line of describeMesh(mesh)) print(line);
+        for (const line of nextSteps(options.sample)) print(line);
+        print("");
+        const logs = nodes.map((node) => componentLog(home, "ztunnel", node));
+        const narrator = new Narrator({ logs, clock: systemClock, print });
+        narrator.start();
+        return () => narrator.stop();
+      },
     },
-  });
+  );
 }
 
-/** The body of the background process: tells its parent each step, then that it is ready. */
-export async function runSupervisor(home: Home, options: UpOptions): Promise<void> {
+/** What is to run. */
+interface Order {
+  readonly options: MeshOptions;
+  readonly resources: readonly Resource[];
+}
+
+/**
+ * The body of the background process: gets its order from its parent, which alone can read standard
+ * input, tells it each step, then that the mesh is ready.
+ */
+export async function runSupervisor(home: Home): Promise<void> {
+  const [order] = (await once(process, "message")) as [Order];
   const tell = (message: SupervisorMessage) => {
     if (process.connected) process.send?.(message);
   };
-  await runMesh(home, options, {
+  await runMesh(home, order, {
     report: (line) => {
       console.log(`${new Date().toISOString()} ${line}`);
       tell({ type: "progress", line });
@@ -67,17 +82,18 @@ type SupervisorMessage =
 
 /** Starts the supervisor in the background; resolves when the mesh is ready, rejects when it cannot be. */
 export async function runDetached(home: Home, options: UpOptions): Promise<void> {
-  loadResources(options);
+  const resources = loadResources(options);
   await checkBeforeStart(home);
   prepareHome(home);
   const log = openSync(supervisorLog(home), "w");
   const main = resolve(REPOSITORY, "cli/src/main.ts");
-  const child = spawn(
-    process.execPath,
-    [main, "local", "supervise", JSON.stringify({ ...options, files: options.files })],
-    { detached: true, stdio: ["ignore", log, log, "ipc"], cwd: "/" },
-  );
+  const child = spawn(process.execPath, [main, "local", "supervise"], {
+    detached: true,
+    stdio: ["ignore", log, log, "ipc"],
+    cwd: "/",
+  });
   closeSync(log);
+  child.send({ options, resources } satisfies Order);
   await supervisorReady(child);
   child.unref();
 }
@@ -101,14 +117,13 @@ interface RunHooks {
   readonly onFailure?: (error: unknown) => void;
 }
 
-async function runMesh(home: Home, options: UpOptions, hooks: RunHooks): Promise<void> {
+async function runMesh(home: Home, { options, resources }: Order, hooks: RunHooks): Promise<void> {
   const stop = stopSignal();
   let mesh: LocalMesh | undefined;
   let onStop = () => {};
   // The mesh's own timers do not hold the process; until it is told to end, this one does.
   const alive = setInterval(() => undefined, ALIVE_PERIOD_MS);
   try {
-    const resources = loadResources(options);
     await checkBeforeStart(home);
     const lock = await takeLock(home);
     if (lock === undefined) throw await alreadyRunning(home);
