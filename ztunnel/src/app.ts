@@ -11,6 +11,7 @@ import type { SpiffeId } from "@ambit/common/tls/identity.ts";
 import { adminRoutes } from "./admin.ts";
 import type { Config } from "./config.ts";
 import { createCaClient } from "./identity/create-ca-client.ts";
+import { RevocationFile } from "./identity/revocation-file.ts";
 import { Priority, SecretManager, type SecretState } from "./identity/secret-manager.ts";
 import { PodRegistry } from "./inpod/pod-registry.ts";
 import { NodeSteering } from "./inpod/steering.ts";
@@ -35,6 +36,7 @@ export class App {
   readonly #metrics: MainMetrics;
   readonly #end = Promise.withResolvers<void>();
   #servers: readonly HttpServer[] = [];
+  #revocations: RevocationFile | undefined;
   #mesh: Mesh | undefined;
   #zds: ZdsClient | undefined;
   #stopping = false;
@@ -109,6 +111,7 @@ export class App {
     const { nodeName, proxyMode, workerThreads } = this.#config;
     this.#main.info("started", { node: nodeName, mode: proxyMode, workers: workerThreads });
     if (this.#stopping) return;
+    this.#revocations = this.#followRevocations();
     this.#mesh = startMesh(this.#config, this.#workers, this.#log.scope("xds"), this.#metrics);
     this.#mesh.synced
       .then(() => {
@@ -184,6 +187,7 @@ export class App {
     ]);
     if (outcome === "late") this.#main.warn("a worker does not answer, stopping without it");
     this.#mesh?.close();
+    this.#revocations?.close();
     this.#secrets.close();
     await Promise.all(this.#servers.map((server) => server.close()));
     await this.#workers.stop();
@@ -203,6 +207,20 @@ export class App {
       },
       onDeath: (error) => this.#fail(error),
     };
+  }
+
+  /** Before any pod is served, the lists are with the workers: messages keep their order. */
+  #followRevocations(): RevocationFile | undefined {
+    const { crlPath } = this.#config;
+    if (crlPath === undefined) return undefined;
+    return new RevocationFile({
+      path: crlPath,
+      clock: this.#clock,
+      log: this.#log.scope("identity"),
+      onLoaded: (file) => {
+        this.#workers.askAll("revocations", { file }).catch((error: unknown) => this.#fail(error));
+      },
+    });
   }
 
   async #sendCertificate(id: SpiffeId, state: SecretState | undefined): Promise<void> {

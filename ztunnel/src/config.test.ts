@@ -41,6 +41,7 @@ const VALUES: readonly [string, string, keyof Config, unknown][] = [
   ["FAKE_CA", "true", "fakeCa", true],
   ["SECRET_TTL", "60s", "secretTtlSeconds", 60],
   ["SECRET_TTL", "1h30m", "secretTtlSeconds", 5400],
+  ["CRL_PATH", "/crl.pem", "crlPath", "/crl.pem"],
   ["LOCAL_XDS_PATH", "/mesh.yaml", "localXdsPath", "/mesh.yaml"],
   ["LOCAL_XDS", "workloads: []", "localXds", "workloads: []"],
   ["ENABLE_PROXY", "false", "proxyEnabled", false],
@@ -150,7 +151,6 @@ const BAD: readonly [Record<string, string>, string][] = [
   [{ PROXY_CONFIG: "proxyAdminPort: high" }, "PROXY_CONFIG"],
   [{ PROXY_CONFIG: "{" }, "PROXY_CONFIG"],
   [{ TLS12_ENABLED: "true" }, "TLS12_ENABLED"],
-  [{ CRL_PATH: "/crl.pem" }, "CRL_PATH"],
 ];
 
 describe("bad configuration", () => {

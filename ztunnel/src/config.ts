@@ -40,6 +40,8 @@ export interface Config {
   readonly fakeCa: boolean;
   readonly fakeCaFolder: string | undefined;
   readonly secretTtlSeconds: number;
+  /** The file of revocation lists to follow. */
+  readonly crlPath: string | undefined;
   readonly localXdsPath: string | undefined;
   /** The same file's content, given inline. */
   readonly localXds: string | undefined;
@@ -88,7 +90,7 @@ const PORT = { min: 0, max: 65_535 };
 
 /** Settings of Istio's ztunnel that would change what is enforced: refused rather than ignored. */
 const UNSUPPORTED = ["XDS_ON_DEMAND", "UNSTABLE_ENABLE_SOCKS5", "TLS12_ENABLED"] as const;
-const UNSUPPORTED_VALUES = ["CRL_PATH", "COMPLIANCE_POLICY"] as const;
+const UNSUPPORTED_VALUES = ["COMPLIANCE_POLICY"] as const;
 
 /** Parses all variables and the mesh configuration. Throws UserError with every problem found. */
 export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE): Config {
@@ -161,6 +163,7 @@ function readMeshSource(read: EnvironmentReader, env: Environment) {
     authTokenFile: read.text("AUTH_TOKEN", DEFAULT_TOKEN_FILE),
     fakeCa: read.flag("FAKE_CA", false),
     fakeCaFolder: read.text("FAKE_CA_FOLDER"),
+    crlPath: read.text("CRL_PATH"),
     secretTtlSeconds: Math.round(read.durationMs("SECRET_TTL", 86_400_000) / 1000),
   };
 }

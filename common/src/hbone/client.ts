@@ -121,14 +121,19 @@ export class HboneClientConnection {
     });
   }
 
+  /** What its streams know it by. */
+  get tunnel(): object {
+    return this.#connection;
+  }
+
   /** Opens no more tunnels; the connection ends with its last stream. */
   drain(): void {
     this.#connection.drain();
   }
 
   /** Ends the connection and all its streams at once. */
-  close(): void {
-    this.#connection.destroy();
+  close(reason?: string): void {
+    this.#connection.destroy(ErrorCode.NO_ERROR, reason);
   }
 }
 

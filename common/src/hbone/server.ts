@@ -31,6 +31,11 @@ export class ConnectRequest {
     stream.listener = this.#early;
   }
 
+  /** What it runs in: the same object as its connection's `tunnel`. */
+  get tunnel(): object {
+    return this.#stream.connection;
+  }
+
   /** The peer gave up before it got an answer. */
   get aborted(): boolean {
     return this.#early.abortCode !== undefined;
@@ -88,14 +93,19 @@ export class HboneServerConnection {
     return this.#connection.activeStreams;
   }
 
+  /** What its streams know it by. */
+  get tunnel(): object {
+    return this.#connection;
+  }
+
   /** Graceful GOAWAY: streams in flight go on, the peer opens new ones elsewhere. */
   drain(): void {
     this.#connection.drain();
   }
 
   /** Cuts the connection and every stream. */
-  destroy(): void {
-    this.#connection.destroy();
+  destroy(reason?: string): void {
+    this.#connection.destroy(ErrorCode.NO_ERROR, reason);
   }
 }
 

@@ -18,6 +18,11 @@ export class TunnelStream {
     return this.#stream.id;
   }
 
+  /** What it runs in: the same object as its connection's `tunnel`. */
+  get tunnel(): object {
+    return this.#stream.connection;
+  }
+
   get closed(): boolean {
     return this.#stream.closed;
   }

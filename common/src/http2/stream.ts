@@ -52,6 +52,10 @@ export class Http2Stream {
     this.receiveWindowBytes = receiveWindowBytes;
   }
 
+  get connection(): Http2Connection {
+    return this.#connection;
+  }
+
   sendHeaders(fields: readonly HeaderField[], endStream = false): void {
     if (this.closed) return;
     this.headersSent = true;

@@ -28,6 +28,8 @@ export interface ConnectionSummary {
 export class Connection {
   /** The trace id: the same in the access line, the metric's exemplar and explain, at both ends. */
   readonly id: string;
+  /** What carries it, once known: when that is not to be trusted any more, neither is this. */
+  tunnel: object | undefined;
   readonly #teardowns = new Set<() => void>();
   #error: ProxyError | undefined;
 

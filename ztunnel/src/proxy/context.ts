@@ -15,6 +15,7 @@ import type { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import type { CertificateView } from "../worker/certificates.ts";
 import type { ConnectionTable } from "./connection.ts";
 import type { HostNames } from "./host-names.ts";
+import type { RevocationGuard } from "./revocation.ts";
 
 export interface ProxyContext {
   readonly config: Config;
@@ -22,6 +23,8 @@ export interface ProxyContext {
   readonly certificates: CertificateView;
   readonly connections: ConnectionTable;
   readonly names: HostNames;
+  /** undefined where no revocation lists are configured. */
+  readonly revocation: RevocationGuard | undefined;
   readonly telemetry: TelemetrySinks;
   readonly onDemandDns: OnDemandDnsMetrics;
   readonly log: Logger;

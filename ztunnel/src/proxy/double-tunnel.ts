@@ -1,7 +1,6 @@
 // To another network (ztunnel §1.11): an outer tunnel to its gateway, pooled as any other, and in it an
 // inner one of our own to the service's workload, which the gateway cannot read. Both name the service.
 
-import { HboneClientConnection } from "@ambit/common/hbone/client.ts";
 import { parseBaggage, type Baggage } from "@ambit/common/hbone/baggage.ts";
 import type { TunnelStream } from "@ambit/common/hbone/stream.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
@@ -10,8 +9,8 @@ import { secureClient } from "@ambit/common/tls/secure.ts";
 import type { OutboundRoute } from "../state/outbound-route.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
-import { ProxyError } from "./proxy-error.ts";
-import { openStream, openTunnel, tunnelHeaders } from "./tunnel.ts";
+import { handshakeError } from "./revocation.ts";
+import { openClient, openStream, openTunnel, tunnelHeaders } from "./tunnel.ts";
 import { TunnelDuplex } from "./tunnel-duplex.ts";
 
 export type DoubleRoute = Extract<OutboundRoute, { kind: "double-hbone" }>;
@@ -44,13 +43,17 @@ export async function openDoubleTunnel(order: DoubleTunnelOrder): Promise<Double
   duplex.on("error", () => undefined);
   // The outer stream's end is the inner connection's: it has no telemetry of its own.
   void outer.relay(duplex.socket, { sent: 0, received: 0 }).then(() => duplex.destroy());
-  const secured = await secureClient(duplex, certificate, route.innerIdentities);
-  if (!secured.ok) throw new ProxyError("TLS_FAILED", `inner tunnel: ${secured.reason}`);
-  const inner = new HboneClientConnection(secured.socket, {
-    settings: context.config.hbone,
-    clock: context.clock,
-    onClose: () => duplex.destroy(),
-  });
+  const secured = await secureClient(
+    duplex,
+    certificate,
+    route.innerIdentities,
+    context.revocation?.revocations,
+  );
+  if (!secured.ok) {
+    const reason = `inner tunnel: ${secured.reason}`;
+    throw handshakeError(context.revocation, "source", { ...secured, reason });
+  }
+  const inner = openClient(context, secured, () => duplex.destroy());
   try {
     const headers = {
       ...tunnelHeaders({ source, client, service: route.service, traceparent }),

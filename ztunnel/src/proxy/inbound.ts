@@ -9,7 +9,7 @@ import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/
 import { newTraceparent, traceIdOf, traceparentFrom } from "@ambit/common/hbone/traceparent.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
-import { secureServer } from "@ambit/common/tls/secure.ts";
+import { secureServer, type SecureResult } from "@ambit/common/tls/secure.ts";
 import { resolveInboundTarget } from "../state/inbound-target.ts";
 import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
@@ -19,7 +19,10 @@ import { type Accepted, describeTunnel } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { identify } from "./identify.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
+import { guard, handshakeError } from "./revocation.ts";
 import { serve } from "./serve.ts";
+
+type Secured = Extract<SecureResult, { ok: true }>;
 
 interface Tunnel {
   readonly context: ProxyContext;
@@ -43,10 +46,10 @@ export async function handleInbound(
   try {
     const workload = await identify(context, pod);
     const certificate = await context.certificates.get(spiffeId(workloadIdentity(workload)));
-    const secured = await secureServer(raw, certificate);
-    if (!secured.ok) throw new ProxyError("TLS_FAILED", secured.reason);
+    const secured = await secureServer(raw, certificate, context.revocation?.revocations);
+    if (!secured.ok) throw handshakeError(context.revocation, "destination", secured);
     pod.drain.forced.removeEventListener("abort", cut);
-    await serveTunnel(secured.socket, { context, pod, accepted, peer: secured.peer });
+    await serveTunnel(secured, { context, pod, accepted, peer: secured.peer });
   } catch (error) {
     raw.destroy();
     logEarlyFailure(context.telemetry, {
@@ -62,18 +65,22 @@ export async function handleInbound(
 }
 
 /** Resolves when the connection is over; it drains and is cut with the pod. */
-function serveTunnel(socket: net.Socket, tunnel: Tunnel): Promise<void> {
+function serveTunnel(secured: Secured, tunnel: Tunnel): Promise<void> {
   const { context, pod } = tunnel;
   return new Promise((resolve) => {
-    const connection = new HboneServerConnection(socket, {
+    const connection = new HboneServerConnection(secured.socket, {
       settings: context.config.hbone,
       clock: context.clock,
       onConnect: (request) => void handleConnect(tunnel, request),
       onClose: () => {
         pod.drain.started.removeEventListener("abort", onDrain);
         pod.drain.forced.removeEventListener("abort", onForce);
+        context.revocation?.forget(connection.tunnel);
         resolve();
       },
+    });
+    guard(context.revocation, "destination", secured, connection.tunnel, (reason) => {
+      connection.destroy(reason);
     });
     const onDrain = () => connection.drain();
     const onForce = () => connection.destroy();
@@ -105,6 +112,7 @@ async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<v
         sourceParty: source,
         sourceIdentity: peer,
         destination: accepted.destination,
+        tunnel: request.tunnel,
         hboneTarget: request.authority!,
         target: { ip: accepted.destination.ip, port: target.port },
         ...(target.service && { service: target.service }),

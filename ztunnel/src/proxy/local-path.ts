@@ -65,12 +65,13 @@ export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
 
 /** Without TLS the identities still must hold: both certificates are there and valid, or we refuse. */
 async function requireCertificates(
-  { certificates }: ProxyContext,
+  { certificates, revocation }: ProxyContext,
   ...workloads: Workload[]
 ): Promise<void> {
   for (const workload of workloads) {
     const id = spiffeId(workloadIdentity(workload));
-    if (certificates.current(id) === undefined) await certificates.get(id);
+    const certificate = certificates.current(id) ?? (await certificates.get(id));
+    revocation?.requireOwn(certificate);
   }
 }
 

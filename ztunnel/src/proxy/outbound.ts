@@ -157,6 +157,7 @@ async function relayOut(
       const stream = await connection.unlessAborted(openTunnel(pod, order), (late) =>
         late.reset(ErrorCode.CANCEL),
       );
+      connection.tunnel = stream.tunnel;
       connection.onAbort(() => stream.reset(ErrorCode.CANCEL));
       return stream.relay(client, counters);
     }
@@ -170,6 +171,7 @@ async function relayOut(
     }
     case "double-hbone":
       assert(across !== undefined, "both tunnels are open");
+      connection.tunnel = across.stream.tunnel;
       connection.onAbort(() => across.close());
       return across.stream.relay(client, counters);
     case "refused":

@@ -24,6 +24,8 @@ export interface InboundOrder {
   readonly pod: Pod;
   readonly workload: Workload;
   readonly path: PathKind;
+  /** What it came through, when that is a tunnel. */
+  readonly tunnel?: object;
   readonly source: SocketAddress;
   readonly sourceParty: Party;
   /** From the peer's certificate; absent on plaintext. */
@@ -51,6 +53,7 @@ export type StartRelay = (
 export async function serve(order: InboundOrder, start: StartRelay): Promise<void> {
   const { context, pod, workload, target } = order;
   const connection = new Connection(order.id);
+  connection.tunnel = order.tunnel;
   const telemetry = new ConnectionTelemetry(context.telemetry, factsOf(order), order.counters);
   const subject: ConnectionSubject = {
     sourceIp: order.source.ip,

@@ -7,7 +7,7 @@ import type { TunnelStream } from "@ambit/common/hbone/stream.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { spiffeId, type SpiffeId } from "@ambit/common/tls/identity.ts";
-import { secureClient } from "@ambit/common/tls/secure.ts";
+import { secureClient, type SecureResult } from "@ambit/common/tls/secure.ts";
 import { baggageOf } from "../telemetry/party.ts";
 import type { HboneRoute } from "../state/outbound-route.ts";
 import type { Service } from "../state/service.ts";
@@ -15,6 +15,7 @@ import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { dialNode } from "./dial.ts";
 import { ProxyError } from "./proxy-error.ts";
+import { guard, handshakeError } from "./revocation.ts";
 
 const HTTP_OK = 200;
 const HTTP_UNAUTHORIZED = 401;
@@ -99,11 +100,26 @@ async function dialTunnel(
     raw,
     certificate,
     key.allowedIdentities as readonly SpiffeId[],
+    context.revocation?.revocations,
   );
-  if (!secured.ok) throw new ProxyError("TLS_FAILED", secured.reason);
-  return new HboneClientConnection(secured.socket, {
-    settings: context.config.hbone,
-    clock: context.clock,
-    onClose: closed,
+  return openClient(context, secured, closed);
+}
+
+/** HTTP/2 over a handshake that succeeded, guarded until it closes. Throws why it did not succeed. */
+export function openClient(
+  { config, clock, revocation }: ProxyContext,
+  secured: SecureResult,
+  onClose: () => void,
+): HboneClientConnection {
+  if (!secured.ok) throw handshakeError(revocation, "source", secured);
+  const client = new HboneClientConnection(secured.socket, {
+    settings: config.hbone,
+    clock,
+    onClose: () => {
+      revocation?.forget(client.tunnel);
+      onClose();
+    },
   });
+  guard(revocation, "source", secured, client.tunnel, (reason) => client.close(reason));
+  return client;
 }

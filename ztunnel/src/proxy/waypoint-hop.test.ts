@@ -46,7 +46,7 @@ async function setUp({ ip, known, changes = {} }: Place) {
     if (name !== "waypoint.example") throw new Error("no such name");
     return { ips: [parseIp(ip)!], ttlSeconds: 60 };
   };
-  const lab = new OutboundLab(mesh, {}, lookup);
+  const lab = new OutboundLab(mesh, {}, { lookup });
   const [destination, echo] = [await lab.destination(DIALED), await lab.echo("127.0.0.1")];
   const toEcho = relayTo(portOf(echo), "127.0.0.1");
   const peer = await HbonePeer.listen(ip, lab.certificate("waypoint"), toEcho);

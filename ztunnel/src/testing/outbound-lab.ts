@@ -11,6 +11,7 @@ import type { Config } from "../config.ts";
 import type { Pod } from "../proxy/context.ts";
 import type { NameLookup } from "../proxy/host-names.ts";
 import { handleOutbound } from "../proxy/outbound.ts";
+import type { RevocationGuard } from "../proxy/revocation.ts";
 import { createPool } from "../proxy/tunnel.ts";
 import type { TestMesh } from "../state/testing-mesh.ts";
 import { workloadIdentity } from "../state/workload.ts";
@@ -29,7 +30,11 @@ export class OutboundLab implements Disposable {
   readonly #servers: net.Server[] = [];
 
   /** `mesh` has a workload `client`, whose pod this is. */
-  constructor(mesh: TestMesh, config: Partial<Config> = {}, lookup?: NameLookup) {
+  constructor(
+    mesh: TestMesh,
+    config: Partial<Config> = {},
+    { lookup, revocation }: { lookup?: NameLookup; revocation?: RevocationGuard } = {},
+  ) {
     this.#mesh = mesh;
     const plain = { packetMark: undefined, originalSource: "never", keepalive: undefined } as const;
     this.context = testContext({
@@ -37,6 +42,7 @@ export class OutboundLab implements Disposable {
       config: { ...plain, ...config },
       random: () => this.random,
       ...(lookup && { lookup }),
+      ...(revocation && { revocation }),
     });
     const info = { name: "client", namespace: "ns", serviceAccount: "client" };
     const pool = createPool(this.context, () => this.pod);
@@ -84,6 +90,27 @@ export class OutboundLab implements Disposable {
     socket.on("data", (chunk: Buffer) => (received += chunk.toString()));
     await new Promise((resolve) => socket.once("close", resolve));
     return received;
+  }
+
+  /** A connection that stays open. */
+  converse(destination: net.Server): {
+    say(text: string): Promise<string>;
+    readonly closed: Promise<unknown>;
+  } {
+    const { port, address } = destination.address() as net.AddressInfo;
+    const socket = net.connect({ port, host: address, allowHalfOpen: true });
+    socket.on("error", () => undefined);
+    return {
+      say: async (text) => {
+        socket.write(text);
+        const [chunk] = (await once(socket, "data")) as [Buffer];
+        return chunk.toString();
+      },
+      closed: once(
+        socket.on("end", () => socket.end()),
+        "close",
+      ),
+    };
   }
 
   /** The access lines so far, without those of the beginnings. */

@@ -12,6 +12,7 @@ import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { HostNames, type NameLookup } from "../proxy/host-names.ts";
 import type { Random } from "../state/endpoint-choice.ts";
+import type { RevocationGuard } from "../proxy/revocation.ts";
 import { MeshState, type PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
 import { FailureLog } from "../telemetry/failure-log.ts";
@@ -30,6 +31,7 @@ export interface TestContext extends ProxyContext {
 export interface TestContextParts {
   readonly state?: MeshState;
   readonly config?: Partial<Config>;
+  readonly revocation?: RevocationGuard;
   localPod?(workload: Workload): Pod | undefined;
   readonly random?: Random;
   /** What DNS says; nothing otherwise. */
@@ -48,6 +50,7 @@ export function testContext(parts: TestContextParts = {}): TestContext {
     certificates: new CertificateView(clock, (id) => wanted.push(id)),
     connections: new ConnectionTable(),
     names: new HostNames(clock, () => 0, parts.lookup ?? nothingFound),
+    revocation: parts.revocation,
     telemetry: {
       metrics: new TrafficMetrics(),
       failures: new FailureLog(),

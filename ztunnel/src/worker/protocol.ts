@@ -54,6 +54,8 @@ export interface Requests {
     };
     readonly answer: null;
   };
+  /** The file of revocation lists, in force from now on. */
+  revocations: { readonly ask: { readonly file: Uint8Array }; readonly answer: null };
   /** Stops accepting and waits for the connections, at most this long. */
   drain: { readonly ask: { readonly deadlineMs: number }; readonly answer: null };
   logLevel: { readonly ask: { readonly filter: string }; readonly answer: null };

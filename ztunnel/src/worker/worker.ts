@@ -7,6 +7,7 @@ import { errorMessage } from "@ambit/common/process/errors.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
+import { parseRevocationLists } from "@ambit/common/tls/revocation-list.ts";
 import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { explain } from "../proxy/explain.ts";
@@ -14,6 +15,7 @@ import { HostNames } from "../proxy/host-names.ts";
 import { knownWorkload } from "../proxy/identify.ts";
 import { PodProxy } from "../proxy/pod-proxy.ts";
 import { dropStaleTunnels, reviewConnections } from "../proxy/review.ts";
+import { applyRevocations, RevocationGuard } from "../proxy/revocation.ts";
 import { dumpState } from "../state/dump.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
@@ -48,6 +50,7 @@ const context: ProxyContext = {
   certificates: new CertificateView(systemClock, (id) => tell({ type: "certificateWanted", id })),
   connections: new ConnectionTable(),
   names: new HostNames(systemClock, Math.random),
+  revocation: config.crlPath === undefined ? undefined : new RevocationGuard(),
   telemetry: { metrics, failures, access: log.scope("access"), clock: systemClock },
   onDemandDns,
   log: log.scope("proxy"),
@@ -110,6 +113,10 @@ const handlers: Handlers = {
     context.certificates.update(id, certificate, error);
     return null;
   },
+  revocations: ({ file }) => {
+    applyRevocations(context, parseRevocationLists(Buffer.from(file)));
+    return null;
+  },
   drain: async ({ deadlineMs }) => {
     await Promise.all([...proxies.values()].map((proxy) => proxy.stop("graceful", deadlineMs)));
     return null;
@@ -120,7 +127,12 @@ const handlers: Handlers = {
   },
   stateDump: () => dumpState(state),
   connections: () => context.connections.summaries(),
-  metrics: () => [...metrics.collect(), ...failures.collect(), ...onDemandDns.collect()],
+  metrics: () => [
+    ...metrics.collect(),
+    ...failures.collect(),
+    ...onDemandDns.collect(),
+    ...(context.revocation?.collect() ?? []),
+  ],
   failures: ({ id }) => failures.find(id),
   explain: ({ source, destination }) => explain(context, source, destination),
 };
