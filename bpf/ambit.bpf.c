@@ -5,6 +5,7 @@
  * namespace; `proxy_sockops` is attached to ztunnel's own cgroup.
  */
 #include "include/connect.h"
+#include "include/direct_flows.h"
 #include "include/dns.h"
 #include "include/sockops.h"
 #include "include/steer.h"
@@ -45,11 +46,15 @@ SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
 	struct endpoint to;
-	int redirected;
+	int redirected, verdict;
 
 	read_ipv4(ctx, &to);
-	if (is_tcp(ctx))
-		return connect_tcp(ctx, &to);
+	if (is_tcp(ctx)) {
+		verdict = connect_tcp(ctx, &to);
+		if (verdict == REWRITTEN)
+			write_ipv4(ctx, &to);
+		return verdict != REFUSE;
+	}
 	if (ctx->protocol != IPPROTO_UDP)
 		return ALLOW;
 	redirected = connect_udp(ctx, &to);
@@ -63,11 +68,15 @@ SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
 	struct endpoint to;
-	int redirected;
+	int redirected, verdict;
 
 	read_ipv6(ctx, &to);
-	if (is_tcp(ctx))
-		return connect_tcp(ctx, &to);
+	if (is_tcp(ctx)) {
+		verdict = connect_tcp(ctx, &to);
+		if (verdict == REWRITTEN)
+			write_ipv6(ctx, &to);
+		return verdict != REFUSE;
+	}
 	if (ctx->protocol != IPPROTO_UDP)
 		return ALLOW;
 	redirected = connect_udp(ctx, &to);
@@ -139,24 +148,43 @@ int recvmsg6(struct bpf_sock_addr *ctx)
 SEC("cgroup/getpeername4")
 int getpeername4(struct bpf_sock_addr *ctx)
 {
-	return show_ipv4(ctx);
+	struct endpoint *service = called_service(ctx);
+
+	if (!service)
+		return show_ipv4(ctx);
+	write_ipv4(ctx, service);
+	return ALLOW;
 }
 
 SEC("cgroup/getpeername6")
 int getpeername6(struct bpf_sock_addr *ctx)
 {
-	return show_ipv6(ctx);
+	struct endpoint *service = called_service(ctx);
+
+	if (!service)
+		return show_ipv6(ctx);
+	write_ipv6(ctx, service);
+	return ALLOW;
 }
 
-/* At the node's cgroup: applications that accept what ztunnel opened. */
-SEC("sockops")
-int node_sockops(struct bpf_sock_ops *ctx)
+static __always_inline void application_established(struct bpf_sock_ops *ctx)
 {
 	__u32 slot;
 
-	if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB &&
-	    find_slot(bpf_get_netns_cookie(ctx), &slot))
+	if (find_slot(bpf_get_netns_cookie(ctx), &slot) && !application_accepts_direct(ctx))
 		application_accepts(ctx, slot);
+}
+
+/* At the node's cgroup: applications that accept what ztunnel opened, or talk to each other. */
+SEC("sockops")
+int node_sockops(struct bpf_sock_ops *ctx)
+{
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		client_connects(ctx);
+	else if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		application_established(ctx);
+	else if (ctx->op == BPF_SOCK_OPS_STATE_CB)
+		direct_changes(ctx);
 	return 1;
 }
 

@@ -6,9 +6,9 @@
 #ifndef AMBIT_CONNECT_H
 #define AMBIT_CONNECT_H
 
-#include "state.h"
+#include "direct.h"
 
-enum { REFUSE = 0, ALLOW = 1 };
+enum { REFUSE = 0, ALLOW = 1, REWRITTEN = 2 };
 
 /* Changes the bits that are ours and leaves the others: an application may use marks of its own. */
 static __always_inline int set_mark(struct bpf_sock_addr *ctx, __u32 old, __u32 bits)
@@ -22,10 +22,11 @@ static __always_inline int set_mark(struct bpf_sock_addr *ctx, __u32 old, __u32 
 }
 
 /* A socket may connect again elsewhere: a mark of an earlier connect() must not stay. */
-static __always_inline int unmark(struct bpf_sock_addr *ctx, __u32 old)
+static __always_inline int unmark(struct bpf_sock_addr *ctx, struct bpf_sock *sk)
 {
 	count(COUNT_LOCAL);
-	return (old & MARK_MASK) == CAPTURE_MARK ? set_mark(ctx, old, 0) : ALLOW;
+	forget_called(sk);
+	return (sk->mark & MARK_MASK) == CAPTURE_MARK ? set_mark(ctx, sk->mark, 0) : ALLOW;
 }
 
 /* Fails at once, with EPERM, what nobody would accept: a SYN would be retried for minutes. */
@@ -69,13 +70,26 @@ static __always_inline int is_proxy(void)
 	return bpf_map_lookup_elem(&proxies, &cgroup) != 0;
 }
 
-static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, const struct endpoint *to)
+/* 1: goes on to what `to` is then, 0: as it was; -1: refused. */
+static __always_inline int connect_directly(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					    __u64 netns, struct endpoint *to)
 {
+	if (!choose_direct(sk, netns, to))
+		return 0;
+	count(COUNT_DIRECT_CHOSEN);
+	return set_mark(ctx, sk->mark, 0) ? 1 : -1;
+}
+
+/* More than ALLOW: `to` is another one now. */
+static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct endpoint *to)
+{
+	__u64 netns = bpf_get_netns_cookie(ctx);
 	struct bpf_sock *sk = ctx->sk;
 	struct slot *pod;
 	__u32 slot;
+	int direct;
 
-	pod = find_slot(bpf_get_netns_cookie(ctx), &slot);
+	pod = find_slot(netns, &slot);
 	if (!pod)
 		return ALLOW;
 	if (!sk)
@@ -84,8 +98,13 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, const struct e
 		/* The application answers a client's address: tcp_fwmark_accept keeps that on lo. */
 		return is_own(slot, &to->ip) ? set_mark(ctx, sk->mark, CAPTURE_MARK) : ALLOW;
 	if (is_loopback(&to->ip) || is_link_local(&to->ip) || is_own(slot, &to->ip))
-		return unmark(ctx, sk->mark);
-	if (!somebody_listens(slot) || !clear_device(ctx, sk))
+		return unmark(ctx, sk);
+	if (!somebody_listens(slot))
+		return REFUSE;
+	direct = connect_directly(ctx, sk, netns, to);
+	if (direct)
+		return direct > 0 ? REWRITTEN : REFUSE;
+	if (!clear_device(ctx, sk))
 		return REFUSE;
 	count(COUNT_CAPTURED);
 	return set_mark(ctx, sk->mark, CAPTURE_MARK);

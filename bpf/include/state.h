@@ -19,7 +19,7 @@
 #define SO_MARK 36
 
 /* Of structures and maps: another number means other maps, which take no old entries. */
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 
 /* Pods of one node that can be enrolled at once; kubelet's own limit is far below. */
 #define SLOTS_MAX 1024
@@ -74,8 +74,41 @@ struct pass {
 	__u64 cookie; /* of the connecting socket */
 };
 
+/* A direct connection (direct.h): the addresses and ports of its SYN. */
+struct flow_key {
+	struct address source;
+	struct address destination;
+	__u16 source_port;
+	__u16 destination_port;
+};
+
+/* FLOW_REPLACED: of an earlier connection with the same ports the destination may still have a socket. */
+enum flow_flag { FLOW_USED = 1, FLOW_REPLACED = 2 };
+
+struct flow {
+	__u64 cookie; /* of the connecting socket */
+	__u64 netns; /* the source's */
+	__u64 started_ns;
+	__u32 slot; /* the destination's */
+	__u32 generation;
+	enum flow_flag flags; /* any of them, or'ed */
+	struct endpoint service; /* all zero when the pod was called by its own address */
+};
+
+struct ended_flow {
+	struct flow flow;
+	struct flow_key key;
+	__u32 state; /* of the destination's socket, before it was closed */
+	__u64 ended_ns;
+	__u64 received; /* by the destination */
+	__u64 acked; /* of what the destination sent */
+};
+
 _Static_assert(sizeof(struct endpoint) == 20, "endpoint has no holes");
 _Static_assert(sizeof(struct pass_key) == 40, "pass_key has no holes");
+_Static_assert(sizeof(struct flow_key) == 36, "flow_key has no holes");
+_Static_assert(sizeof(struct flow) == 56, "flow has no holes");
+_Static_assert(sizeof(struct ended_flow) == 120, "ended_flow has no holes");
 
 enum counter {
 	COUNT_CAPTURED,
@@ -100,6 +133,16 @@ enum counter {
 	COUNT_CALLBACK_FAILED,
 	COUNT_DNS_REDIRECTED,
 	COUNT_DNS_STORAGE_FAILED,
+	COUNT_DIRECT_CHOSEN,
+	COUNT_DIRECT_STORAGE_FAILED,
+	COUNT_DIRECT_STARTED,
+	COUNT_DIRECT_STALE,
+	COUNT_DIRECT_SPOOFED,
+	COUNT_DIRECT_INSERT_FAILED,
+	COUNT_DIRECT_PASSED,
+	COUNT_DIRECT_FAILED,
+	COUNT_DIRECT_ENDED,
+	COUNT_DIRECT_UNREPORTED,
 	COUNTERS
 };
 
@@ -176,6 +219,7 @@ struct {
 const volatile struct settings {
 	__u32 slot; /* of the pod whose namespace a `steer` is attached to */
 	enum counter counters; /* how many; keeps their names among the object's types */
+	struct ended_flow ended[0]; /* keeps the structure among the object's types */
 } settings;
 
 static __always_inline void count(__u32 counter)

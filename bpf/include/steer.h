@@ -7,7 +7,7 @@
 #ifndef AMBIT_STEER_H
 #define AMBIT_STEER_H
 
-#include "state.h"
+#include "direct.h"
 
 static __always_inline void lookup_addresses(struct bpf_sk_lookup *ctx, struct address *local,
 					     struct address *remote)
@@ -34,6 +34,19 @@ static __always_inline int is_probe(const struct address *ip)
 		return ip->word[3] == bpf_htonl(0xa9fe077f);
 	return ip->word[0] == bpf_htonl(0xfd169254) && ip->word[1] == bpf_htonl(0x71271337) &&
 	       ip->word[2] == 0xffffffff && ip->word[3] == 0xffffffff;
+}
+
+static __always_inline int comes_directly(struct bpf_sk_lookup *ctx, const struct address *local,
+					  const struct address *remote)
+{
+	struct flow_key key = {
+		.source = *remote,
+		.destination = *local,
+		.source_port = (__be16)ctx->remote_port,
+		.destination_port = bpf_htons(ctx->local_port),
+	};
+
+	return is_direct(settings.slot, &key);
 }
 
 static __always_inline int has_pass(struct bpf_sk_lookup *ctx, const struct address *local,
@@ -92,6 +105,10 @@ static __always_inline int steer_tcp(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	if (is_probe(&remote)) {
 		count(COUNT_PASSED_PROBE);
+		return SK_PASS;
+	}
+	if (comes_directly(ctx, &local, &remote)) {
+		count(COUNT_DIRECT_PASSED);
 		return SK_PASS;
 	}
 	if (has_pass(ctx, &local, &remote)) {

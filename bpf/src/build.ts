@@ -73,7 +73,8 @@ export function compile(): Buffer {
 export function layoutOf(object: Buffer): string {
   const section = elfSections(object).get(".BTF");
   if (section === undefined) throw new Error("the object has no types: was it built with -g?");
-  return renderLayout(new Btf(section), readFileSync(join(FOLDER, "include/state.h"), "utf8"));
+  const source = (name: string) => readFileSync(join(FOLDER, "include", name), "utf8");
+  return renderLayout(new Btf(section), source("state.h") + source("direct.h"));
 }
 
 export function recordOf(object: Buffer, made: Toolchain): BuildRecord {

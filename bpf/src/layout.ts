@@ -4,14 +4,29 @@
 import { type Btf, type BtfType, Kind } from "./btf.ts";
 
 /** Structures that user space reads or writes. */
-const STRUCTS = ["address", "endpoint", "slot", "pod_address", "pass_key", "pass", "settings"];
+const STRUCTS = [
+  "address",
+  "endpoint",
+  "slot",
+  "pod_address",
+  "pass_key",
+  "pass",
+  "verdict_key",
+  "backend",
+  "verdict",
+  "flow_key",
+  "flow",
+  "ended_flow",
+  "settings",
+];
 const ENUMS = [
   ["role", "ROLE_"],
   ["slot_flag", "SLOT_"],
+  ["flow_flag", "FLOW_"],
   ["counter", "COUNT_"],
 ] as const;
 
-/** The text of bpf-layout.gen.ts; `source` is the C header with the constants. */
+/** The text of bpf-layout.gen.ts; `source` is the C headers with the constants. */
 export function renderLayout(btf: Btf, source: string): string {
   return [
     "// Generated from bpf/ambit.bpf.o by bpf/src/build.ts: do not edit. What the programs and user space share.",
@@ -53,10 +68,15 @@ function maps(btf: Btf): Record<string, unknown> {
   );
 }
 
+/** A ring buffer has neither keys nor values: their sizes are 0. */
 function mapAttributes(btf: Btf, type: BtfType) {
   const pointed = (name: string) => {
     const member = type.members.find((candidate) => candidate.name === name);
     return member && btf.type(member.type).size;
+  };
+  const size = (name: string) => {
+    const target = pointed(name);
+    return target === undefined ? 0 : btf.sizeOf(target);
   };
   const number = (name: string) => {
     const target = pointed(name);
@@ -64,8 +84,8 @@ function mapAttributes(btf: Btf, type: BtfType) {
   };
   return {
     type: number("type"),
-    keyBytes: btf.sizeOf(pointed("key")!),
-    valueBytes: btf.sizeOf(pointed("value")!),
+    keyBytes: size("key"),
+    valueBytes: size("value"),
     entriesMax: number("max_entries"),
   };
 }

@@ -38,6 +38,12 @@ export function connectFd(fd: number, ip: Ip, port: number, mapped = false): voi
   if (lastErrno() !== EINPROGRESS) throw new SystemError("connect", lastErrno());
 }
 
+/** connect() to AF_UNSPEC: the socket may connect again. */
+export function disconnectFd(fd: number): void {
+  const unspecified = Buffer.alloc(16);
+  call("connect", "AF_UNSPEC", fd, unspecified, unspecified.length);
+}
+
 /** A connected, or just connecting, socket of an application. Throws what connect() throws. */
 export function connectApp(
   place: TestPlace,

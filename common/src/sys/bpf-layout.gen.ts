@@ -33,10 +33,55 @@ export const STRUCTS = {
     bytes: 8,
     cookie: 0,
   },
+  verdictKey: {
+    bytes: 32,
+    netns: 0,
+    to: 8,
+    pad: 28,
+  },
+  backend: {
+    bytes: 32,
+    to: 0,
+    slot: 20,
+    generation: 24,
+    until: 28,
+  },
+  verdict: {
+    bytes: 260,
+    draws: 0,
+    backends: 4,
+  },
+  flowKey: {
+    bytes: 36,
+    source: 0,
+    destination: 16,
+    sourcePort: 32,
+    destinationPort: 34,
+  },
+  flow: {
+    bytes: 56,
+    cookie: 0,
+    netns: 8,
+    startedNs: 16,
+    slot: 24,
+    generation: 28,
+    flags: 32,
+    service: 36,
+  },
+  endedFlow: {
+    bytes: 120,
+    flow: 0,
+    key: 56,
+    state: 92,
+    endedNs: 96,
+    received: 104,
+    acked: 112,
+  },
   settings: {
     bytes: 8,
     slot: 0,
     counters: 4,
+    ended: 8,
   },
 } as const;
 
@@ -88,13 +133,43 @@ export const MAPS = {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    entriesMax: 22,
+    entriesMax: 32,
   },
   resolvers: {
     type: 24,
     keyBytes: 4,
     valueBytes: 20,
     entriesMax: 0,
+  },
+  verdicts: {
+    type: 1,
+    keyBytes: 32,
+    valueBytes: 260,
+    entriesMax: 16384,
+  },
+  generations: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 4,
+    entriesMax: 1024,
+  },
+  flows: {
+    type: 1,
+    keyBytes: 36,
+    valueBytes: 56,
+    entriesMax: 65536,
+  },
+  called: {
+    type: 24,
+    keyBytes: 4,
+    valueBytes: 28,
+    entriesMax: 0,
+  },
+  ended: {
+    type: 27,
+    keyBytes: 0,
+    valueBytes: 0,
+    entriesMax: 1048576,
   },
 } as const;
 
@@ -109,6 +184,11 @@ export const SlotFlag = {
   ENABLED: 1,
   INBOUND: 2,
   DNS: 4,
+} as const;
+
+export const FlowFlag = {
+  USED: 1,
+  REPLACED: 2,
 } as const;
 
 export const Counter = {
@@ -134,6 +214,16 @@ export const Counter = {
   CALLBACK_FAILED: 19,
   DNS_REDIRECTED: 20,
   DNS_STORAGE_FAILED: 21,
+  DIRECT_CHOSEN: 22,
+  DIRECT_STORAGE_FAILED: 23,
+  DIRECT_STARTED: 24,
+  DIRECT_STALE: 25,
+  DIRECT_SPOOFED: 26,
+  DIRECT_INSERT_FAILED: 27,
+  DIRECT_PASSED: 28,
+  DIRECT_FAILED: 29,
+  DIRECT_ENDED: 30,
+  DIRECT_UNREPORTED: 31,
 } as const;
 
 /** Numbers of the C sources. */
@@ -146,7 +236,7 @@ export const CONSTANTS = {
   SOL_SOCKET: 1,
   SO_BINDTODEVICE: 25,
   SO_MARK: 36,
-  LAYOUT_VERSION: 1,
+  LAYOUT_VERSION: 2,
   SLOTS_MAX: 1024,
   LISTENERS_MAX: 4096,
   ADDRESSES_MAX: 8192,
@@ -157,4 +247,8 @@ export const CONSTANTS = {
   HBONE_PORT: 15008,
   DNS_PORT: 53,
   DNS_PROXY_PORT: 15053,
+  VERDICTS_MAX: 16384,
+  BACKENDS_MAX: 8,
+  FLOWS_MAX: 65536,
+  ENDED_BYTES: 1048576,
 } as const;

@@ -67,6 +67,18 @@ export class BpfMap {
     return keys;
   }
 
+  /**
+   * All elements of a hash, as of some moment of the call; at most `max`. Unlike `keys` it does not begin
+   * again when an element goes away meanwhile. Throws SystemError: EINVAL before Linux 5.6.
+   */
+  entries(max: number): (readonly [key: Buffer, value: Buffer])[] {
+    const entries: (readonly [Buffer, Buffer])[] = [];
+    const batch = new Batch(this.#key.length, this.#value.length);
+    let ended = false;
+    while (!ended && entries.length < max) ended = batch.read(this.name, this.fd, entries);
+    return entries.slice(0, max);
+  }
+
   close(): void {
     closeFd(this.fd);
   }
@@ -77,13 +89,55 @@ export class BpfMap {
   }
 
   #unlessAbsent(command: typeof Command.MAP_LOOKUP_ELEM | typeof Command.MAP_DELETE_ELEM): boolean {
-    try {
-      bpf(command, this.name, this.#attr);
-      return true;
-    } catch (error) {
-      if (isAbsent(error)) return false;
-      throw error;
+    return unlessAbsent(() => bpf(command, this.name, this.#attr));
+  }
+}
+
+/** Elements asked for in one call; a bucket of the kernel's table must fit. */
+const BATCH_ENTRIES = 1024;
+
+/** Reads a hash on from where the call before ended. */
+class Batch {
+  readonly #keys: Buffer;
+  readonly #values: Buffer;
+  readonly #position = Buffer.alloc(8);
+  readonly #attr = newAttr();
+
+  constructor(keyBytes: number, valueBytes: number) {
+    this.#keys = Buffer.alloc(keyBytes * BATCH_ENTRIES);
+    this.#values = Buffer.alloc(valueBytes * BATCH_ENTRIES);
+    this.#attr.writeBigUInt64LE(addressOf(this.#position), 8);
+    this.#attr.writeBigUInt64LE(addressOf(this.#keys), 16);
+    this.#attr.writeBigUInt64LE(addressOf(this.#values), 24);
+  }
+
+  /** Adds the next elements; true when those were the last. */
+  read(name: string, fd: number, to: (readonly [Buffer, Buffer])[]): boolean {
+    this.#attr.writeUInt32LE(BATCH_ENTRIES, 32);
+    this.#attr.writeUInt32LE(fd, 36);
+    const ended = !unlessAbsent(() => bpf(Command.MAP_LOOKUP_BATCH, name, this.#attr));
+    const count = this.#attr.readUInt32LE(32);
+    const [keyBytes, valueBytes] = [this.#keys, this.#values].map(
+      ({ length }) => length / BATCH_ENTRIES,
+    ) as [number, number];
+    for (let i = 0; i < count; i++) {
+      const key = this.#keys.subarray(i * keyBytes, (i + 1) * keyBytes);
+      const value = this.#values.subarray(i * valueBytes, (i + 1) * valueBytes);
+      to.push([Buffer.from(key), Buffer.from(value)]);
     }
+    this.#attr.writeBigUInt64LE(addressOf(this.#position), 0);
+    return ended;
+  }
+}
+
+/** False when the kernel says that there is nothing, or nothing more. */
+function unlessAbsent(action: () => void): boolean {
+  try {
+    action();
+    return true;
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw error;
   }
 }
 

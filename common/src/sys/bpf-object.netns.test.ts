@@ -55,6 +55,23 @@ describe("a map", () => {
     expect(pods.keys(100)).toEqual([]);
   });
 
+  it("gives all its elements, however many calls that takes", () => {
+    const flows = openMap("flows");
+    expect(flows.entries(10)).toEqual([]);
+    const key = Buffer.alloc(MAPS.flows.keyBytes);
+    const value = Buffer.alloc(MAPS.flows.valueBytes);
+    for (let i = 1; i <= 3000; i++) {
+      key.writeUInt32LE(i);
+      value.writeUInt32LE(i * 2);
+      flows.set(key, value);
+    }
+    const entries = flows.entries(10_000);
+    expect(new Set(entries.map(([found]) => found.readUInt32LE())).size).toBe(3000);
+    expect(entries.every(([k, v]) => v.readUInt32LE() === 2 * k.readUInt32LE())).toBe(true);
+    expect(flows.entries(7)).toHaveLength(7);
+    for (const [found] of entries) flows.delete(found);
+  });
+
   it("is full at its limit and says so", () => {
     const proxies = openMap("proxies");
     const { entriesMax } = MAPS.proxies;

@@ -2,9 +2,11 @@
 // enrolled; ztunnel adds its listeners and its lease; the programs (bpf/) read all of it.
 
 import { join } from "node:path";
-import { type Ip, ipFamily, ipFromBytes, ipToBytes } from "../net/ip.ts";
+import type { Ip } from "../net/ip.ts";
 import { errorCode } from "../process/errors.ts";
 import { CONSTANTS, Counter, MAPS, Role, SlotFlag, STRUCTS } from "./bpf-layout.gen.ts";
+import { addressBytes, readAddress, u32, u64 } from "./bpf-bytes.ts";
+import { DirectVerdicts } from "./bpf-direct.ts";
 import { BpfMap, openPinned } from "./bpf-map.ts";
 import { MAP_NAMES, type MapName } from "./bpf-object.ts";
 import { possibleCpus } from "./cpus.ts";
@@ -36,6 +38,8 @@ export function mapFolder(pins: string): string {
 }
 
 export class Steering implements Disposable {
+  /** Connections that go past ztunnel. */
+  readonly direct: DirectVerdicts;
   readonly #maps: ReadonlyMap<MapName, BpfMap>;
 
   /** Takes over the descriptors. */
@@ -45,6 +49,12 @@ export class Steering implements Disposable {
       return [name, new BpfMap(name, fd, MAPS[name], copies)] as const;
     };
     this.#maps = new Map([...maps].map(open));
+    const [verdicts, generations, flows] = [
+      this.#map("verdicts"),
+      this.#map("generations"),
+      this.#map("flows"),
+    ];
+    this.direct = new DirectVerdicts({ verdicts, generations, flows });
   }
 
   /**
@@ -86,8 +96,9 @@ export class Steering implements Disposable {
     return this.#map("pods").delete(u64(netnsCookie));
   }
 
-  /** undefined switches the slot's steering off. */
+  /** undefined switches the slot's steering off: whoever gets it next is somebody else. */
   setSlot(slot: number, state: SlotState | undefined): void {
+    if (state === undefined) this.direct.revoke(slot);
     const flags =
       state === undefined
         ? 0
@@ -119,7 +130,7 @@ export class Steering implements Disposable {
     const keys = this.#map("addresses").keys(CONSTANTS.ADDRESSES_MAX);
     return keys
       .filter((key) => key.readUInt32LE(podAddress.slot) === slot)
-      .flatMap((key) => ipFromBytes(key.subarray(podAddress.ip)) ?? []);
+      .map((key) => readAddress(key, podAddress.ip));
   }
 
   /** Hands a listening socket to the programs; it replaces an earlier one, which keeps its queue. */
@@ -196,15 +207,8 @@ function addressKey(slot: number, ip: Ip): Buffer {
   const { podAddress } = STRUCTS;
   const key = Buffer.alloc(podAddress.bytes);
   key.writeUInt32LE(slot, podAddress.slot);
-  key.set(mappedBytes(ip), podAddress.ip);
+  key.set(addressBytes(ip), podAddress.ip);
   return key;
-}
-
-/** Sixteen bytes: an IPv4 address in its IPv4-mapped form. */
-function mappedBytes(ip: Ip): Uint8Array {
-  const bytes = ipToBytes(ip);
-  if (ipFamily(ip) === 6) return bytes;
-  return Buffer.concat([Buffer.alloc(10), Buffer.alloc(2, 0xff), bytes]);
 }
 
 function listenerKey(slot: number, role: ListenerRole): Buffer {
@@ -216,16 +220,4 @@ function sum(perCpu: Buffer | undefined): number {
   for (let at = 0; at < (perCpu?.length ?? 0); at += 8)
     total += Number(perCpu!.readBigUInt64LE(at));
   return total;
-}
-
-function u32(value: number): Buffer {
-  const buffer = Buffer.alloc(4);
-  buffer.writeUInt32LE(value);
-  return buffer;
-}
-
-function u64(value: bigint): Buffer {
-  const buffer = Buffer.alloc(8);
-  buffer.writeBigUInt64LE(value);
-  return buffer;
 }

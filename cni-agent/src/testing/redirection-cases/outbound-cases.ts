@@ -5,13 +5,14 @@ import type net from "node:net";
 import { expect, it } from "vitest";
 import { parseIp } from "@ambit/common/net/ip.ts";
 import * as linux from "@ambit/common/sys/constants.ts";
-import { call, closeFd } from "@ambit/common/sys/libc.ts";
+import { closeFd } from "@ambit/common/sys/libc.ts";
 import { socketFd } from "@ambit/common/sys/sockets.ts";
 import {
   bindTo,
   bindToDevice,
   connectApp,
   connectFd,
+  disconnectFd,
   getOption,
   MPTCP,
   openAppSocket,
@@ -138,7 +139,7 @@ export function outboundCases(get: () => RedirectionHarness): void {
       const captured = await ztunnel.next();
       expect(destinationOf(captured)).toEqual({ ip: OUTSIDE.ip4, port });
       captured.destroy();
-      disconnect(fd);
+      disconnectFd(fd);
     }
     closeFd(fd);
   });
@@ -151,7 +152,7 @@ export function outboundCases(get: () => RedirectionHarness): void {
     const fd = openAppSocket(network.pod, OUTSIDE.ip4);
     connectFd(fd, OUTSIDE.ip4, 80);
     (await ztunnel.next()).destroy();
-    disconnect(fd);
+    disconnectFd(fd);
     connectFd(fd, network.pod.ip4, APP_PORT);
     const app = wrap(fd);
     await talk(app, await server.next());
@@ -224,10 +225,4 @@ export function outboundCases(get: () => RedirectionHarness): void {
     expect([...seen].sort((a, b) => a - b)).toEqual(ports);
     for (const app of apps) app.destroy();
   });
-}
-
-/** connect() to AF_UNSPEC: the socket may connect again. */
-function disconnect(fd: number): void {
-  const unspecified = Buffer.alloc(16);
-  call("connect", "AF_UNSPEC", fd, unspecified, unspecified.length);
 }

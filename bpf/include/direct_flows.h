@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The life of a direct connection as its two sockets tell it: the client's SYN enters it in `flows`, the
+ * destination's socket uses that up, and when it closes, what it carried goes to user space. What the client
+ * does afterwards means nothing: it may be an attacker, who keeps the other side from hearing of its end.
+ */
+#ifndef AMBIT_DIRECT_FLOWS_H
+#define AMBIT_DIRECT_FLOWS_H
+
+#include "direct.h"
+#include "sockops.h"
+
+static __always_inline void flow_from_here(struct bpf_sock_ops *ctx, struct flow_key *key)
+{
+	local_address(ctx, &key->source);
+	remote_address(ctx, &key->destination);
+	key->source_port = local_port(ctx);
+	key->destination_port = remote_port(ctx);
+}
+
+static __always_inline void flow_to_here(struct bpf_sock_ops *ctx, struct flow_key *key)
+{
+	remote_address(ctx, &key->source);
+	local_address(ctx, &key->destination);
+	key->source_port = remote_port(ctx);
+	key->destination_port = local_port(ctx);
+}
+
+static __always_inline int is_captured(struct bpf_sock *sk)
+{
+	return (sk->mark & MARK_MASK) == CAPTURE_MARK;
+}
+
+static __always_inline void watch_state(struct bpf_sock_ops *ctx)
+{
+	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
+		count(COUNT_CALLBACK_FAILED);
+}
+
+/* What the verdict was that this socket goes by: its slot and generation. 0 when there was none. */
+static __always_inline int find_verdict(struct bpf_sock *sk, const struct flow_key *key,
+					struct flow *flow)
+{
+	struct endpoint to = {.ip = key->destination, .port = key->destination_port};
+	struct called *stored = bpf_sk_storage_get(&called, sk, 0, 0);
+	struct backend *backend;
+
+	if (stored) {
+		flow->service = stored->service;
+		flow->slot = stored->slot;
+		flow->generation = stored->generation;
+		return 1;
+	}
+	backend = allowed_backend(flow->netns, &to);
+	if (!backend || !same_endpoint(&to, &backend->to))
+		return 0;
+	flow->slot = backend->slot;
+	flow->generation = backend->generation;
+	return 1;
+}
+
+static __always_inline int enter_flow(const struct flow_key *key, struct flow *flow)
+{
+	struct flow *before;
+
+	if (!bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST))
+		return 1;
+	before = bpf_map_lookup_elem(&flows, key);
+	if (before && before->flags)
+		flow->flags = FLOW_REPLACED;
+	return before && !bpf_map_update_elem(&flows, key, flow, BPF_EXIST);
+}
+
+/* No room: the SYN goes to ztunnel, and so do later ones, until it writes new verdicts. */
+static __always_inline void give_up_direct(__u32 slot)
+{
+	__u32 *generation = bpf_map_lookup_elem(&generations, &slot);
+
+	count(COUNT_DIRECT_INSERT_FAILED);
+	if (generation)
+		__sync_fetch_and_add(generation, 1);
+}
+
+/* TCP_CONNECT_CB of any socket; ztunnel's own never call what a verdict names. */
+static __always_inline void client_connects(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct flow_key key = {};
+	struct flow flow = {};
+	__u32 slot;
+
+	if (!sk || is_captured(sk))
+		return;
+	flow.netns = bpf_get_netns_cookie(ctx);
+	if (!find_slot(flow.netns, &slot))
+		return;
+	flow_from_here(ctx, &key);
+	if (!find_verdict(sk, &key, &flow))
+		return;
+	if (!is_current(flow.slot, flow.generation)) {
+		count(COUNT_DIRECT_STALE);
+		return;
+	}
+	/* IP_TRANSPARENT binds any address; the verdict is for this pod's. */
+	if (!is_own(slot, &key.source)) {
+		count(COUNT_DIRECT_SPOOFED);
+		return;
+	}
+	flow.cookie = bpf_get_socket_cookie(ctx);
+	flow.started_ns = bpf_ktime_get_ns();
+	if (!enter_flow(&key, &flow)) {
+		give_up_direct(flow.slot);
+		return;
+	}
+	count(COUNT_DIRECT_STARTED);
+	watch_state(ctx);
+}
+
+/* PASSIVE_ESTABLISHED: 1 when the connection that the application gets came directly. */
+static __always_inline int application_accepts_direct(struct bpf_sock_ops *ctx)
+{
+	struct flow_key key = {};
+	struct flow *flow;
+
+	flow_to_here(ctx, &key);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow)
+		return 0;
+	flow->flags |= FLOW_USED;
+	watch_state(ctx);
+	return 1;
+}
+
+/* Of this socket only, and only while the destination has none. */
+static __always_inline void client_fails(struct bpf_sock_ops *ctx)
+{
+	struct flow_key key = {};
+	struct flow *flow;
+
+	flow_from_here(ctx, &key);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow || flow->flags || flow->cookie != bpf_get_socket_cookie(ctx))
+		return;
+	if (!bpf_map_delete_elem(&flows, &key))
+		count(COUNT_DIRECT_FAILED);
+}
+
+static __always_inline void application_closes(struct bpf_sock_ops *ctx)
+{
+	struct flow_key key = {};
+	struct ended_flow *record;
+	struct flow *flow;
+
+	flow_to_here(ctx, &key);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow)
+		return;
+	record = bpf_ringbuf_reserve(&ended, sizeof(*record), 0);
+	if (record) {
+		record->flow = *flow;
+		record->key = key;
+		record->state = ctx->args[0];
+		record->ended_ns = bpf_ktime_get_ns();
+		record->received = ctx->bytes_received;
+		record->acked = ctx->bytes_acked;
+		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	} else {
+		count(COUNT_DIRECT_UNREPORTED);
+	}
+	if (!bpf_map_delete_elem(&flows, &key))
+		count(COUNT_DIRECT_ENDED);
+}
+
+/* STATE_CB of the sockets that are watched, and of ztunnel's own, which bear the mark. */
+static __always_inline void direct_changes(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (ctx->args[0] == BPF_TCP_SYN_SENT) {
+		if (!sk || is_captured(sk))
+			return;
+		if (ctx->args[1] == BPF_TCP_CLOSE)
+			client_fails(ctx);
+		else if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags &
+								~BPF_SOCK_OPS_STATE_CB_FLAG))
+			count(COUNT_CALLBACK_FAILED);
+		return;
+	}
+	if (ctx->args[1] == BPF_TCP_CLOSE)
+		application_closes(ctx);
+}
+
+#endif

@@ -1,0 +1,163 @@
+// The direct path in the kernel: two enrolled pods, the test as ztunnel that writes verdicts.
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { parseIp } from "@ambit/common/net/ip.ts";
+import { connectFd, disconnectFd, openAppSocket, wrap } from "../testing/app-socket.ts";
+import { APP_PORT, DirectLab } from "../testing/direct-lab.ts";
+import { type EbpfHarness, ebpfHarness } from "../testing/redirection-harness.ts";
+import { dial, ip, talk, TestServer } from "../testing/test-network.ts";
+
+let harness: EbpfHarness;
+let lab: DirectLab;
+beforeAll(() => {
+  harness = ebpfHarness();
+});
+beforeEach(async () => {
+  lab = await DirectLab.start(harness);
+});
+afterEach(() => lab[Symbol.asyncDispose]());
+afterAll(() => harness.close());
+
+const direct = () => harness.node.steering.direct;
+/** A quarter of them is far from a sixteenth and from a half. */
+const CALLS = 128;
+const VIP = { 4: { ip: ip("10.96.7.7"), port: 80 }, 6: { ip: ip("fd96::7"), port: 80 } } as const;
+
+describe("without a verdict", () => {
+  it("a pod's call goes to ztunnel with the destination it wrote", async () => {
+    const client = lab.call(lab.at());
+    const captured = await lab.outbound.next();
+    expect(harness.destinationOf(captured)).toEqual(lab.at());
+    await talk(client, captured);
+    expect(direct().flows()).toEqual([]);
+    client.destroy();
+  });
+
+  it.each(["another port", "another service", "another source"])("%s is none", async (what) => {
+    const { other } = harness.network;
+    if (what === "another port") lab.allow({ ...lab.at(), port: APP_PORT + 1 });
+    if (what === "another service") lab.allow(VIP[4], lab.at());
+    if (what === "another source") {
+      const generation = direct().generation(lab.slot);
+      const backend = { to: lab.at(), slot: lab.slot, generation, weight: 1 };
+      direct().allow(12_345n, lab.at(), [backend]);
+    }
+    const client = lab.call({ ip: other.ip4, port: APP_PORT });
+    await talk(client, await lab.outbound.next());
+    client.destroy();
+  });
+});
+
+describe("with a verdict", () => {
+  it.each([
+    ["IPv4", 4, {}],
+    ["IPv6", 6, {}],
+    ["IPv4-mapped", 4, { mapped: true }],
+  ] as const)("an application talks to the other: %s", async (_, family, options) => {
+    const at = lab.at(family);
+    lab.allow(at);
+    const client = lab.call(at, options);
+    const served = await lab.app.next();
+    await talk(client, served);
+    expect(parseIp(client.remoteAddress!)).toEqual(at.ip);
+    expect(lab.outbound.connectionCount + lab.plaintext.connectionCount).toBe(0);
+    expect(direct().flows()).toMatchObject([
+      {
+        source: { ip: family === 4 ? lab.caller.ip4 : lab.caller.ip6, port: client.localPort },
+        destination: at,
+        service: undefined,
+        netns: lab.source,
+        slot: lab.slot,
+        accepted: true,
+      },
+    ]);
+    client.destroy();
+    served.destroy();
+    await expect.poll(() => direct().flows()).toEqual([]);
+  });
+
+  it.each([
+    ["IPv4", 4, {}],
+    ["IPv6", 6, {}],
+    ["IPv4-mapped", 4, { mapped: true }],
+  ] as const)("a service's address stays what the client sees: %s", async (_, family, options) => {
+    const vip = VIP[family];
+    lab.allow(vip, lab.at(family));
+    const client = lab.call(vip, options);
+    const served = await lab.app.next();
+    await talk(client, served);
+    expect(parseIp(client.remoteAddress!)).toEqual(vip.ip);
+    expect(client.remotePort).toBe(vip.port);
+    expect(served.localPort).toBe(APP_PORT);
+    expect(direct().flows()).toMatchObject([{ destination: lab.at(family), service: vip }]);
+    client.destroy();
+  });
+
+  it("spreads the calls over the backends by their weight", async () => {
+    const { slot } = lab;
+    const generation = direct().generation(slot);
+    const backend = (port: number, weight: number) => ({
+      to: lab.at(4, port),
+      slot,
+      generation,
+      weight,
+    });
+    direct().allow(lab.source, VIP[4], [backend(APP_PORT, 3), backend(APP_PORT + 1, 1)]);
+    await using second = await TestServer.start(harness.network.other, ip("::"), APP_PORT + 1);
+    for (let i = 0; i < CALLS; i++) {
+      (await dial(lab.caller, VIP[4].ip, VIP[4].port)).destroy();
+    }
+    await expect.poll(() => lab.app.connectionCount + second.connectionCount).toBe(CALLS);
+    expect(second.connectionCount).toBeGreaterThan(CALLS / 16);
+    expect(lab.app.connectionCount).toBeGreaterThan(CALLS / 2);
+    expect(lab.outbound.connectionCount).toBe(0);
+  });
+
+  it("a port where nobody listens is refused at once and leaves nothing", async () => {
+    const at = lab.at(4, APP_PORT + 1);
+    lab.allow(at);
+    const refused = dial(lab.caller, at.ip, at.port);
+    await expect(refused).rejects.toMatchObject({ code: "ECONNREFUSED" });
+    await expect.poll(() => direct().flows()).toEqual([]);
+  });
+
+  it("nothing goes past a ztunnel that is gone", () => {
+    lab.allow(lab.at());
+    harness.node.steering.renewLease(-1);
+    expect(() => lab.call(lab.at())).toThrow("EPERM");
+    harness.node.steering.renewLease(0);
+  });
+});
+
+describe("a revocation", () => {
+  it("has the very next call captured", async () => {
+    lab.allow(lab.at());
+    direct().revoke(lab.slot);
+    const client = lab.call(lab.at());
+    await talk(client, await lab.outbound.next());
+    client.destroy();
+  });
+
+  it("of one verdict leaves the others", async () => {
+    lab.allow(lab.at());
+    lab.allow(VIP[4], lab.at());
+    expect(direct().withdraw(lab.source, VIP[4])).toBe(true);
+    expect(direct().withdraw(lab.source, VIP[4])).toBe(false);
+    const client = lab.call(lab.at());
+    await talk(client, await lab.app.next());
+    client.destroy();
+  });
+});
+
+it("a socket that connects again shows what it called last", async () => {
+  lab.allow(VIP[4], lab.at());
+  const fd = openAppSocket(lab.caller, VIP[4].ip);
+  connectFd(fd, VIP[4].ip, VIP[4].port);
+  await lab.app.next();
+  disconnectFd(fd);
+  connectFd(fd, ip("10.78.0.9"), 80);
+  const client = wrap(fd);
+  await talk(client, await lab.outbound.next());
+  expect(client.remoteAddress).toBe("10.78.0.9");
+  client.destroy();
+});
