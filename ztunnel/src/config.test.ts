@@ -41,6 +41,9 @@ const VALUES: readonly [string, string, keyof Config, unknown][] = [
   ["FAKE_CA", "true", "fakeCa", true],
   ["SECRET_TTL", "60s", "secretTtlSeconds", 60],
   ["SECRET_TTL", "1h30m", "secretTtlSeconds", 5400],
+  ["TLS12_ENABLED", "true", "tls", { tls12: true, compliance: "none" }],
+  ["COMPLIANCE_POLICY", "pqc", "tls", { tls12: false, compliance: "pqc" }],
+  ["COMPLIANCE_POLICY", "fips-140-2", "tls", { tls12: false, compliance: "fips-140-2" }],
   ["CRL_PATH", "/crl.pem", "crlPath", "/crl.pem"],
   ["LOCAL_XDS_PATH", "/mesh.yaml", "localXdsPath", "/mesh.yaml"],
   ["LOCAL_XDS", "workloads: []", "localXds", "workloads: []"],
@@ -150,7 +153,8 @@ const BAD: readonly [Record<string, string>, string][] = [
   [{ ISTIO_METAJSON_X: "{" }, "ISTIO_METAJSON_X"],
   [{ PROXY_CONFIG: "proxyAdminPort: high" }, "PROXY_CONFIG"],
   [{ PROXY_CONFIG: "{" }, "PROXY_CONFIG"],
-  [{ TLS12_ENABLED: "true" }, "TLS12_ENABLED"],
+  [{ TLS12_ENABLED: "perhaps" }, "TLS12_ENABLED"],
+  [{ COMPLIANCE_POLICY: "fips-999" }, "COMPLIANCE_POLICY"],
 ];
 
 describe("bad configuration", () => {

@@ -8,6 +8,7 @@ import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { type Environment, EnvironmentReader } from "@ambit/common/process/config.ts";
 import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
 import { DEFAULT_BPF_FS } from "@ambit/common/sys/bpffs.ts";
+import { COMPLIANCE_POLICIES, type TlsSettings } from "@ambit/common/tls/tls-policy.ts";
 import type { Keepalive } from "@ambit/common/sys/sockets.ts";
 import { MESH_CONFIG_FILE, prefixed, withMeshDefaults } from "./mesh-config.ts";
 
@@ -40,6 +41,7 @@ export interface Config {
   readonly fakeCa: boolean;
   readonly fakeCaFolder: string | undefined;
   readonly secretTtlSeconds: number;
+  readonly tls: TlsSettings;
   /** The file of revocation lists to follow. */
   readonly crlPath: string | undefined;
   readonly localXdsPath: string | undefined;
@@ -89,8 +91,7 @@ const WINDOW = { min: 65_535, max: 2 ** 31 - 1 };
 const PORT = { min: 0, max: 65_535 };
 
 /** Settings of Istio's ztunnel that would change what is enforced: refused rather than ignored. */
-const UNSUPPORTED = ["XDS_ON_DEMAND", "UNSTABLE_ENABLE_SOCKS5", "TLS12_ENABLED"] as const;
-const UNSUPPORTED_VALUES = ["COMPLIANCE_POLICY"] as const;
+const UNSUPPORTED = ["XDS_ON_DEMAND", "UNSTABLE_ENABLE_SOCKS5"] as const;
 
 /** Parses all variables and the mesh configuration. Throws UserError with every problem found. */
 export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE): Config {
@@ -163,8 +164,16 @@ function readMeshSource(read: EnvironmentReader, env: Environment) {
     authTokenFile: read.text("AUTH_TOKEN", DEFAULT_TOKEN_FILE),
     fakeCa: read.flag("FAKE_CA", false),
     fakeCaFolder: read.text("FAKE_CA_FOLDER"),
+    tls: readTls(read),
     crlPath: read.text("CRL_PATH"),
     secretTtlSeconds: Math.round(read.durationMs("SECRET_TTL", 86_400_000) / 1000),
+  };
+}
+
+function readTls(read: EnvironmentReader): TlsSettings {
+  return {
+    tls12: read.flag("TLS12_ENABLED", false),
+    compliance: read.oneOf("COMPLIANCE_POLICY", COMPLIANCE_POLICIES, "none"),
   };
 }
 
@@ -287,9 +296,6 @@ function threadsFrom(text: string, cpus: number): number {
 function refuseUnsupported(read: EnvironmentReader): void {
   for (const name of UNSUPPORTED) {
     if (read.flag(name, false)) read.reject(name, "is not supported: unset it");
-  }
-  for (const name of UNSUPPORTED_VALUES) {
-    if (read.text(name) !== undefined) read.reject(name, "is not supported: unset it");
   }
 }
 

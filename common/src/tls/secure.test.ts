@@ -31,8 +31,8 @@ async function handshake(
   const raw = net.connect((listener.address() as net.AddressInfo).port, "127.0.0.1");
   const [rawServer] = await accepted;
   const [atClient, atServer] = await Promise.all([
-    secureClient(raw, clientCertificate, allowed, revocations),
-    secureServer(rawServer, serverCertificate, revocations),
+    secureClient(raw, clientCertificate, allowed, { revocations }),
+    secureServer(rawServer, serverCertificate, { revocations }),
   ]);
   if (atClient.ok) atClient.socket.on("error", () => undefined);
   if (atClient.ok && atServer.ok) {

@@ -1,5 +1,5 @@
-// Mutual TLS as HBONE wants it (ztunnel §1.1, §1.2): TLS 1.3, ALPN h2, no SNI, no resumption, and a
-// SPIFFE check on both sides in place of host names. An unverified or revoked peer never gets a usable
+// Mutual TLS as HBONE wants it (ztunnel §1.1, §1.2): ALPN h2, no SNI, no resumption, and a SPIFFE check
+// on both sides in place of host names. An unverified or revoked peer never gets a usable
 // socket.
 
 import type { Duplex } from "node:stream";
@@ -11,6 +11,7 @@ import { hasIdentity, peerIdentities, type WorkloadCertificate } from "./certifi
 import { type CertificationPath, pathOfPeer } from "./certification-path.ts";
 import { type Identity, spiffeId, type SpiffeId } from "./identity.ts";
 import type { Revocations } from "./revocations.ts";
+import { DEFAULT_TLS_POLICY, type TlsPolicy } from "./tls-policy.ts";
 
 export type TlsFailureCode =
   | "HANDSHAKE"
@@ -34,24 +35,12 @@ export type SecureResult =
 /** Istio bounds no handshake; a peer that stalls one would hold its socket for ever. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
 
-const CIPHERS = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
-const GROUPS = "X25519MLKEM768:X25519:P-256:P-384";
 const ALPN = ["h2"];
 
-/** One context per certificate: building one parses keys and chains. */
-const contexts = new WeakMap<WorkloadCertificate, tls.SecureContext>();
-
-export function secureContext(certificate: WorkloadCertificate): tls.SecureContext {
-  return contexts.getOrInsertComputed(certificate, () =>
-    tls.createSecureContext({
-      key: certificate.keyPem,
-      cert: [certificate.leafPem, ...certificate.intermediatesPem].join("\n"),
-      ca: [...certificate.rootsPem],
-      minVersion: "TLSv1.3",
-      ciphers: CIPHERS,
-      ecdhCurve: GROUPS,
-    }),
-  );
+export interface SecureOptions {
+  readonly policy?: TlsPolicy;
+  /** Who is refused though everything else is right; absent, nobody. */
+  readonly revocations?: Revocations | undefined;
 }
 
 /**
@@ -61,11 +50,11 @@ export function secureContext(certificate: WorkloadCertificate): tls.SecureConte
 export function secureServer(
   raw: net.Socket,
   certificate: WorkloadCertificate,
-  revocations?: Revocations,
+  { policy = DEFAULT_TLS_POLICY, revocations }: SecureOptions = {},
 ): Promise<SecureResult> {
   const socket = new tls.TLSSocket(raw, {
     isServer: true,
-    secureContext: secureContext(certificate),
+    secureContext: policy.contextFor(certificate),
     requestCert: true,
     rejectUnauthorized: true,
     ALPNProtocols: ALPN,
@@ -92,11 +81,11 @@ export function secureClient(
   raw: Duplex,
   certificate: WorkloadCertificate,
   allowed: readonly SpiffeId[],
-  revocations?: Revocations,
+  { policy = DEFAULT_TLS_POLICY, revocations }: SecureOptions = {},
 ): Promise<SecureResult> {
   const socket = tls.connect({
     socket: raw,
-    secureContext: secureContext(certificate),
+    secureContext: policy.contextFor(certificate),
     ALPNProtocols: ALPN,
     rejectUnauthorized: true,
     checkServerIdentity: () => undefined,

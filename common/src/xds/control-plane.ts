@@ -2,6 +2,7 @@
 // (ztunnel §5.1). Root and token are read anew for every connection: both are rotated.
 
 import { readFileSync } from "node:fs";
+import type { SecureContextOptions } from "node:tls";
 import { errorMessage } from "../process/errors.ts";
 import type { ChannelTarget } from "./grpc-channel.ts";
 
@@ -15,18 +16,21 @@ export interface ControlPlane {
   readonly clusterId: string;
   /** Also accepted as the server's name. */
   readonly alternativeHostname?: string | undefined;
+  /** Which TLS is spoken with it; Node's defaults when absent. */
+  readonly tls?: SecureContextOptions;
   /** Sent with every call besides ours. */
   readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** Throws an Error that names the root file when it cannot be read. */
 export function channelTarget(controlPlane: ControlPlane): ChannelTarget {
-  const { address, rootCa, alternativeHostname } = controlPlane;
+  const { address, rootCa, alternativeHostname, tls } = controlPlane;
   if (address.startsWith("http://")) return { address };
-  if (rootCa === "SYSTEM") return { address, alternativeHostname };
-  if (rootCa.includes("-----BEGIN")) return { address, alternativeHostname, rootPem: rootCa };
+  const target = { address, alternativeHostname, ...(tls && { tls }) };
+  if (rootCa === "SYSTEM") return target;
+  if (rootCa.includes("-----BEGIN")) return { ...target, rootPem: rootCa };
   try {
-    return { address, alternativeHostname, rootPem: readFileSync(rootCa, "utf8") };
+    return { ...target, rootPem: readFileSync(rootCa, "utf8") };
   } catch (error) {
     throw new Error(`cannot read the control plane's root certificate: ${errorMessage(error)}`, {
       cause: error,

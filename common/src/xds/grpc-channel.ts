@@ -2,7 +2,12 @@
 // clients, so that a new client is a new connection with the roots as they are now.
 
 import { isIP } from "node:net";
-import { checkServerIdentity, type PeerCertificate } from "node:tls";
+import {
+  checkServerIdentity,
+  createSecureContext,
+  type PeerCertificate,
+  type SecureContextOptions,
+} from "node:tls";
 import {
   Client,
   type ClientOptions,
@@ -20,6 +25,8 @@ export interface ChannelTarget {
   readonly rootPem?: string | undefined;
   /** Also accepted as the server's name. */
   readonly alternativeHostname?: string | undefined;
+  /** Which TLS to speak; Node's defaults when absent. */
+  readonly tls?: SecureContextOptions;
   readonly options?: ClientOptions;
 }
 
@@ -96,10 +103,11 @@ export async function connect(client: Client, timeoutMs: number): Promise<void> 
 
 /** Checks the certificate for the name or address dialed, whatever name the handshake carried. */
 function secureCredentials(target: ChannelTarget, hostname: string): ChannelCredentials {
-  const root = target.rootPem === undefined ? null : Buffer.from(target.rootPem);
-  return credentials.createSsl(root, null, null, {
+  const { rootPem, tls, alternativeHostname } = target;
+  const context = createSecureContext({ ...tls, ...(rootPem !== undefined && { ca: rootPem }) });
+  return credentials.createFromSecureContext(context, {
     checkServerIdentity: (_sent, certificate) =>
-      checkNames(certificate, [hostname, target.alternativeHostname]),
+      checkNames(certificate, [hostname, alternativeHostname]),
   });
 }
 

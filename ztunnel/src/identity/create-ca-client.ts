@@ -2,6 +2,7 @@
 
 import type { Clock } from "@ambit/common/process/clock.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
+import { tlsOptions } from "@ambit/common/tls/tls-policy.ts";
 import type { Config } from "../config.ts";
 import type { CaClient } from "./ca-client.ts";
 import { FakeCa } from "./fake-ca.ts";
@@ -25,6 +26,7 @@ export function createCaClient(config: Config, clock: Clock, log: Logger): CaCli
       clusterId: config.clusterId,
       alternativeHostname: config.caAlternativeHostname,
       headers: config.caHeaders,
+      tls: tlsOptions(config.tls),
     },
     ttlSeconds: config.secretTtlSeconds,
     impersonate: config.proxyMode === "shared",

@@ -6,6 +6,7 @@ import type { Clock } from "@ambit/common/process/clock.ts";
 import type { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import type { Drain } from "@ambit/common/process/drain.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
+import type { TlsPolicy } from "@ambit/common/tls/tls-policy.ts";
 import type { Config } from "../config.ts";
 import type { Random } from "../state/endpoint-choice.ts";
 import type { MeshState, PodInfo } from "../state/mesh-state.ts";
@@ -23,6 +24,7 @@ export interface ProxyContext {
   readonly certificates: CertificateView;
   readonly connections: ConnectionTable;
   readonly names: HostNames;
+  readonly tls: TlsPolicy;
   /** undefined where no revocation lists are configured. */
   readonly revocation: RevocationGuard | undefined;
   readonly telemetry: TelemetrySinks;

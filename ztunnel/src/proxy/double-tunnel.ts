@@ -9,7 +9,7 @@ import { secureClient } from "@ambit/common/tls/secure.ts";
 import type { OutboundRoute } from "../state/outbound-route.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
-import { handshakeError } from "./revocation.ts";
+import { handshakeError, secureOptions } from "./revocation.ts";
 import { openClient, openStream, openTunnel, tunnelHeaders } from "./tunnel.ts";
 import { TunnelDuplex } from "./tunnel-duplex.ts";
 
@@ -47,7 +47,7 @@ export async function openDoubleTunnel(order: DoubleTunnelOrder): Promise<Double
     duplex,
     certificate,
     route.innerIdentities,
-    context.revocation?.revocations,
+    secureOptions(context),
   );
   if (!secured.ok) {
     const reason = `inner tunnel: ${secured.reason}`;

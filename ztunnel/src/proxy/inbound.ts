@@ -19,7 +19,7 @@ import { type Accepted, describeTunnel } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { identify } from "./identify.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
-import { guard, handshakeError } from "./revocation.ts";
+import { guard, handshakeError, secureOptions } from "./revocation.ts";
 import { serve } from "./serve.ts";
 
 type Secured = Extract<SecureResult, { ok: true }>;
@@ -46,7 +46,7 @@ export async function handleInbound(
   try {
     const workload = await identify(context, pod);
     const certificate = await context.certificates.get(spiffeId(workloadIdentity(workload)));
-    const secured = await secureServer(raw, certificate, context.revocation?.revocations);
+    const secured = await secureServer(raw, certificate, secureOptions(context));
     if (!secured.ok) throw handshakeError(context.revocation, "destination", secured);
     pod.drain.forced.removeEventListener("abort", cut);
     await serveTunnel(secured, { context, pod, accepted, peer: secured.peer });

@@ -5,7 +5,7 @@ import type { WorkloadCertificate } from "@ambit/common/tls/certificate.ts";
 import { type CertificationPath, pathOfOwn } from "@ambit/common/tls/certification-path.ts";
 import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
 import type { RevocationList } from "@ambit/common/tls/revocation-list.ts";
-import type { SecureResult } from "@ambit/common/tls/secure.ts";
+import type { SecureOptions, SecureResult } from "@ambit/common/tls/secure.ts";
 import { Revocations } from "@ambit/common/tls/revocations.ts";
 import { workloadIdentity } from "../state/workload.ts";
 import type { MetricFamily } from "../telemetry/traffic-metrics.ts";
@@ -89,6 +89,11 @@ export class RevocationGuard {
       },
     ];
   }
+}
+
+/** How handshakes are made here, and whom they refuse. */
+export function secureOptions({ tls, revocation }: ProxyContext): SecureOptions {
+  return { policy: tls, revocations: revocation?.revocations };
 }
 
 /** What a failed handshake means. */

@@ -15,7 +15,7 @@ import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { dialNode } from "./dial.ts";
 import { ProxyError } from "./proxy-error.ts";
-import { guard, handshakeError } from "./revocation.ts";
+import { guard, handshakeError, secureOptions } from "./revocation.ts";
 
 const HTTP_OK = 200;
 const HTTP_UNAUTHORIZED = 401;
@@ -100,7 +100,7 @@ async function dialTunnel(
     raw,
     certificate,
     key.allowedIdentities as readonly SpiffeId[],
-    context.revocation?.revocations,
+    secureOptions(context),
   );
   return openClient(context, secured, closed);
 }

@@ -7,6 +7,7 @@ import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import { memoryLog } from "@ambit/common/telemetry/log.ts";
 import { FakeClock } from "@ambit/common/testing/fake-clock.ts";
 import type { SpiffeId } from "@ambit/common/tls/identity.ts";
+import { TlsPolicy } from "@ambit/common/tls/tls-policy.ts";
 import { type Config, parseConfig } from "../config.ts";
 import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
@@ -50,6 +51,7 @@ export function testContext(parts: TestContextParts = {}): TestContext {
     certificates: new CertificateView(clock, (id) => wanted.push(id)),
     connections: new ConnectionTable(),
     names: new HostNames(clock, () => 0, parts.lookup ?? nothingFound),
+    tls: new TlsPolicy(config.tls),
     revocation: parts.revocation,
     telemetry: {
       metrics: new TrafficMetrics(),

@@ -8,6 +8,7 @@ import { systemClock } from "@ambit/common/process/clock.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
 import { parseRevocationLists } from "@ambit/common/tls/revocation-list.ts";
+import { TlsPolicy } from "@ambit/common/tls/tls-policy.ts";
 import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { explain } from "../proxy/explain.ts";
@@ -50,6 +51,7 @@ const context: ProxyContext = {
   certificates: new CertificateView(systemClock, (id) => tell({ type: "certificateWanted", id })),
   connections: new ConnectionTable(),
   names: new HostNames(systemClock, Math.random),
+  tls: new TlsPolicy(config.tls),
   revocation: config.crlPath === undefined ? undefined : new RevocationGuard(),
   telemetry: { metrics, failures, access: log.scope("access"), clock: systemClock },
   onDemandDns,

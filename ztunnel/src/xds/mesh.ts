@@ -2,6 +2,7 @@
 
 import type { Logger } from "@ambit/common/telemetry/log.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
+import { tlsOptions } from "@ambit/common/tls/tls-policy.ts";
 import { callMetadata, channelTarget } from "@ambit/common/xds/control-plane.ts";
 import { DeltaClient } from "@ambit/common/xds/delta-client.ts";
 import type { NodeIdentity, Rejection, TypeUpdate } from "@ambit/common/xds/delta-types.ts";
@@ -46,6 +47,7 @@ function followControlPlane(
     clusterId: config.clusterId,
     alternativeHostname: config.xdsAlternativeHostname,
     headers: config.xdsHeaders,
+    tls: tlsOptions(config.tls),
   };
   const type = (typeUrl: string, kind: XdsKind) => ({
     typeUrl,
