@@ -212,6 +212,44 @@ describe("istiod-lite", () => {
     expect(fixture.log.lines.join()).toContain("manifest problem");
   });
 
+  it("follows its mesh configuration, in what it pushes and in what it signs", async () => {
+    const config = (mesh: string) => `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: '${mesh}'}`;
+    fixture.write("config.yaml", config("trustDomain: old.test"));
+    fixture.write("mesh.yaml", pod("reviews-1"));
+    const { env, token } = await tokens(fixture.folder);
+    const app = await fixture.start(env);
+    using client = new TestClient(fixture.plaintext);
+    await client.untilSynced();
+    const told = () => {
+      const [last] = client.updates.filter(({ typeUrl }) => typeUrl === TYPE_ADDRESS).slice(-1);
+      const { value } = fromBinary(AddressSchema, last!.upserts[0]!.value).type;
+      return (value as { trustDomain: string }).trustDomain;
+    };
+    expect(told()).toBe("old.test");
+    fixture.write("config.yaml", config("trustDomain: {"));
+    fixture.write("config.yaml", config("trustDomain: new.test"));
+    await client.signal.until(() => told() === "new.test");
+    expect(await (await fetch(fixture.url("/debug/mesh"))).json()).toMatchObject({
+      trustDomain: "new.test",
+    });
+    const issuer = createClient({ address: fixture.secure, rootPem: app.rootBundlePem() });
+    const authorization = `Bearer ${await token("shop", "reviews", "reviews-1", "uid-reviews-1")}`;
+    const identity = { trustDomain: "new.test", namespace: "shop", serviceAccount: "reviews" };
+    const { csrPem, keyPem } = createCsr(identity);
+    const { certChain } = await callUnary(
+      issuer,
+      IstioCertificateService.method.createCertificate,
+      create(IstioCertificateRequestSchema, { csr: csrPem }),
+      { metadata: { authorization }, deadlineMs: Date.now() + 10_000 },
+    );
+    expect(certificateFromChain(identity, keyPem, certChain).identity).toEqual(identity);
+    issuer.close();
+  });
+
   it("shows who is in sync, what is served, and its metrics", async () => {
     fixture.write("mesh.yaml", pod("reviews-1"), POLICY);
     const app = await fixture.start();

@@ -24,7 +24,9 @@ import { NodeAuthorizer } from "./ca/node-authorizer.ts";
 import type { Config } from "./config.ts";
 import { debugRoutes } from "./debug.ts";
 import { IstiodMetrics } from "./metrics.ts";
+import { MeshConfigWatch } from "./mesh-config/mesh-config-watch.ts";
 import { MeshModel } from "./model/mesh-model.ts";
+import { EventPipeline } from "./push/event-pipeline.ts";
 import { MeshPusher } from "./push/mesh-pusher.ts";
 import { PodDirectory } from "./push/pod-directory.ts";
 import { tokenGate } from "./push/token-gate.ts";
@@ -67,7 +69,8 @@ export async function buildApp(config: Config, given: Partial<Surroundings> = {}
   setLogVerbosity(logVerbosity.NONE);
   await using starting = new AsyncDisposableStack();
   const core = buildCore(config, around);
-  starting.defer(() => core.trust.close());
+  starting.defer(() => (core.trust.close(), core.meshConfig.close()));
+  core.meshConfig.start();
   const readiness = new Readiness();
   readiness.expect("manifests", "listeners");
   const web = await startWeb(config, core, readiness, starting);
@@ -114,19 +117,23 @@ function buildCore(config: Config, { clock, random, log }: Surroundings) {
     debounceMaxMs: config.debounceMaxMs,
     observer: metrics,
   });
-  const events: Parameters<FolderSource["start"]>[0] = {
-    onEvents: (batch) => {
-      for (const event of batch) pods.apply(event);
-      pusher.onEvents(vips.apply(batch));
-    },
-    onProblems: (problems) => pusher.onProblems(problems),
-  };
+  const events = new EventPipeline({ settings: config, pods, vips, pusher });
+  const meshConfig = new MeshConfigWatch({
+    folder: config.meshConfigFolder,
+    namespace: config.rootNamespace,
+    name: config.meshConfigName,
+    clock,
+    log: log.scope("mesh-config"),
+    onChange: (changed) => events.configure(changed),
+    onProblems: (problems) => events.onConfigProblems(problems),
+  });
+  events.configuredBy(meshConfig);
   const nodes = new NodeAuthorizer(config.trustedNodeAccounts, pods);
   const certificates = certificateService({
     authority,
     authenticator: tokens,
     nodes,
-    trustDomain: config.trustDomain,
+    trustDomain: () => events.trustDomain,
     log: log.scope("ca"),
     observer: metrics.certificates,
   });
@@ -144,6 +151,7 @@ function buildCore(config: Config, { clock, random, log }: Surroundings) {
     pusher,
     statuses,
     events,
+    meshConfig,
     certificates,
     resourceCount,
   };

@@ -11,6 +11,10 @@ export interface Config {
   readonly manifests: readonly string[];
   /** The store among them whose objects get a status; undefined: none is written. */
   readonly statusFolder: string | undefined;
+  /** Where the mesh configuration lies as files, the way its ConfigMap is mounted. */
+  readonly meshConfigFolder: string | undefined;
+  /** Its ConfigMap's name, in the root namespace. */
+  readonly meshConfigName: string;
   readonly clusterId: string;
   readonly clusterDomain: string;
   readonly trustDomain: string;
@@ -69,6 +73,8 @@ export function parseConfig(env: Environment): Config {
   const config: Config = {
     manifests: list(read.text("MANIFESTS", "")),
     statusFolder: read.text("STATUS_DIR"),
+    meshConfigFolder: read.text("MESH_CONFIG_DIR"),
+    meshConfigName: read.text("MESH_CONFIG_NAME", "istio"),
     clusterId: read.text("CLUSTER_ID", "Kubernetes"),
     clusterDomain: read.text("CLUSTER_DOMAIN", "cluster.local"),
     trustDomain: read.text("TRUST_DOMAIN", "cluster.local"),

@@ -11,6 +11,7 @@ import {
   TYPE_AUTHORIZATION,
   type XdsResource,
 } from "@ambit/common/xds/resource-type.ts";
+import type { MeshConfigWatch } from "./mesh-config/mesh-config-watch.ts";
 import type { MeshPusher } from "./push/mesh-pusher.ts";
 import type { StatusWriter } from "./status/status-writer.ts";
 
@@ -19,6 +20,7 @@ export interface DebugParts {
   readonly store: ResourceStore;
   readonly pusher: MeshPusher;
   readonly statuses: StatusWriter;
+  readonly meshConfig: MeshConfigWatch;
   readonly rootBundlePem: () => string;
 }
 
@@ -27,10 +29,12 @@ const SCHEMAS = new Map<string, DescMessage>([
   [TYPE_AUTHORIZATION, AuthorizationSchema],
 ]);
 
-export function debugRoutes({ delta, store, pusher, statuses, rootBundlePem }: DebugParts): Routes {
+export function debugRoutes(parts: DebugParts): Routes {
+  const { delta, store, pusher, statuses, meshConfig, rootBundlePem } = parts;
   const routes: Routes = {
     "GET /debug/syncz": () => jsonReply(delta.sessions),
     "GET /debug/resourcesz": ({ query }) => resources(store, query),
+    "GET /debug/mesh": () => jsonReply(meshConfig.current),
     "GET /debug/problemsz": () => jsonReply(pusher.problems),
     "GET /debug/statusz": () => jsonReply(statuses.wanted),
     "GET /debug/rootz": () => ({

@@ -47,7 +47,7 @@ function setUp() {
       pod: () => pod,
       podsOnNode: () => [pod, neighbour],
     }),
-    trustDomain: "td",
+    trustDomain: () => "td",
     log: log.scope("ca"),
     observer: {
       onRequest: () => counts.requests++,

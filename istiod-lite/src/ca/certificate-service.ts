@@ -33,7 +33,8 @@ export interface CertificateServiceOptions {
   readonly authority: CertificateAuthority;
   readonly authenticator: TokenAuthenticator;
   readonly nodes: NodeAuthorizer;
-  readonly trustDomain: string;
+  /** Of the identities issued now. */
+  readonly trustDomain: () => string;
   readonly log: Logger;
   readonly observer: CertificateObserver;
 }
@@ -93,7 +94,11 @@ function identityFor(
 ): Identity {
   const wanted = request.metadata?.[IMPERSONATED];
   if (typeof wanted !== "string" || wanted === "") {
-    return { trustDomain, namespace: caller.namespace, serviceAccount: caller.serviceAccount };
+    return {
+      trustDomain: trustDomain(),
+      namespace: caller.namespace,
+      serviceAccount: caller.serviceAccount,
+    };
   }
   const identity = parseSpiffeId(wanted);
   const refusal =

@@ -15,6 +15,7 @@ import type {
 import { keyOf, keyText } from "@ambit/common/resources/source.ts";
 import { type Labels, labelsOf } from "../translate/labels.ts";
 import { networkGatewaysOf } from "../translate/network-gateway.ts";
+import { SAME_NODE } from "../translate/same-node.ts";
 import { selectsWorkloads } from "../translate/peer-authentication.ts";
 import { serviceSelector } from "../translate/service.ts";
 import { serviceEntrySelector } from "../translate/service-entry.ts";
@@ -120,10 +121,11 @@ function* byPeerAuthentication(
 
 /**
  * Its annotations and labels are defaults of what is in it, and its labels decide which waypoints admit
- * that. Its workloads depend on it only when waypoints are in play.
+ * that. Its workloads depend on it only when it says something of them.
  */
 function* byNamespace(namespace: Namespace, objects: MeshObjects): Generator<string> {
-  const named = USE_WAYPOINT in labelsOf(namespace);
+  const labels = labelsOf(namespace);
+  const named = USE_WAYPOINT in labels || SAME_NODE in labels;
   for (const member of objects.membersOf(namespace.metadata.name)) {
     const isWorkload = member.kind === "Pod" || member.kind === "WorkloadEntry";
     if (!isWorkload || named || USE_WAYPOINT in labelsOf(member)) yield keyText(keyOf(member));

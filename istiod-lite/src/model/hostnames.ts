@@ -8,6 +8,8 @@ export interface Claim {
   readonly key: string;
   readonly namespace: string;
   readonly isService: boolean;
+  /** Clients of other namespaces do not see it. */
+  readonly isPrivate: boolean;
   readonly createdAt: string;
   readonly hosts: readonly string[];
 }
@@ -38,7 +40,7 @@ export class Hostnames {
 
   /** Whether the object is the one that the whole mesh means by the host. */
   isCanonical(key: string, host: string): boolean {
-    return this.#first(host, () => true)?.key === key;
+    return this.#first(host, ({ isPrivate }) => !isPrivate)?.key === key;
   }
 
   #first(host: string, counts: (claim: Claim) => boolean): Claim | undefined {

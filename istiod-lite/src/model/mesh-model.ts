@@ -1,11 +1,12 @@
 // The mesh as the control plane knows it, kept up to date incrementally: an event marks what depends on it,
 // and only that is translated again at the next flush. Emits resources whose content changed.
 
+import { isDeepStrictEqual } from "node:util";
 import { keyOf, keyText, type ResourceEvent } from "@ambit/common/resources/source.ts";
 import type { XdsChange } from "@ambit/common/xds/resource-type.ts";
 import type { ObjectStatus } from "../status/object-status.ts";
 import type { MeshSettings } from "../translate/settings.ts";
-import { affectedBy } from "./affected.ts";
+import { affectedBy, STATIC_KEY } from "./affected.ts";
 import { MeshObjects } from "./mesh-objects.ts";
 import { ChangeSet, type Output } from "./output.ts";
 import { Translator } from "./translator.ts";
@@ -13,8 +14,10 @@ import { Translator } from "./translator.ts";
 const NETWORK_LABEL = "topology.istio.io/network";
 
 export class MeshModel {
-  readonly #configured: MeshSettings;
+  #configured: MeshSettings;
   #settings: MeshSettings;
+  /** Where the mesh itself runs; its label names the network. */
+  readonly #systemNamespace: string;
   readonly #objects: MeshObjects;
   readonly #translator: Translator;
   /** Keys of objects to translate again. */
@@ -28,7 +31,9 @@ export class MeshModel {
   constructor(settings: MeshSettings) {
     this.#configured = settings;
     this.#settings = settings;
+    this.#systemNamespace = settings.rootNamespace;
     this.#objects = new MeshObjects(settings.clusterDomain);
+    this.#objects.serviceEntryVisibility = settings.serviceEntryVisibility;
     this.#translator = new Translator(this.#objects, (status) => this.#statuses.push(status));
   }
 
@@ -46,8 +51,34 @@ export class MeshModel {
         this.#dirty.add(affected);
       }
     }
-    for (const rival of this.#objects.claimHosts(keyText(key), after)) this.#dirty.add(rival);
-    if (key.kind === "Namespace" && key.name === this.#settings.rootNamespace) this.#setNetwork();
+    this.#contest(this.#objects.claimHosts(keyText(key), after));
+    if (key.kind !== "Namespace") return;
+    if (this.#settings.serviceEntryVisibility !== undefined)
+      this.#contest(this.#objects.reclaim(key.name));
+    if (key.name === this.#systemNamespace) this.#setNetwork();
+  }
+
+  /** Settings that hold from now on; everything is translated again when they differ. */
+  configure(changes: Partial<MeshSettings>): void {
+    const before = this.#configured;
+    this.#configured = { ...before, ...changes };
+    if (isDeepStrictEqual(before, this.#configured)) return;
+    this.#settings = { ...this.#configured, network: this.#settings.network };
+    this.#objects.serviceEntryVisibility = this.#settings.serviceEntryVisibility;
+    this.#contest(this.#objects.reclaim());
+    this.#dirty.add(STATIC_KEY);
+    for (const key of this.#objects.keys()) this.#dirty.add(key);
+  }
+
+  /** Who has which host may have changed for these, and with it what the workloads they select serve. */
+  #contest(keys: Iterable<string>): void {
+    for (const key of keys) {
+      this.#dirty.add(key);
+      const entry = this.#objects.serviceEntries.get(key);
+      if (entry === undefined) continue;
+      for (const affected of affectedBy(entry, this.#objects, this.#settings.rootNamespace))
+        this.#dirty.add(affected);
+    }
   }
 
   /** Translates what is marked; one change per type that has any. */
@@ -71,11 +102,10 @@ export class MeshModel {
     return statuses;
   }
 
-  /** The root namespace's label says where the mesh is; everything is somewhere else when it changes. */
+  /** The system namespace's label says where the mesh is; everything is elsewhere when it changes. */
   #setNetwork(): void {
-    const { rootNamespace: name, network: fallback } = this.#configured;
-    const root = this.#objects.namespaces.get(keyText({ kind: "Namespace", namespace: "", name }));
-    const network = root?.metadata.labels?.[NETWORK_LABEL] ?? fallback;
+    const system = this.#objects.namespaceObject(this.#systemNamespace);
+    const network = system?.metadata.labels?.[NETWORK_LABEL] ?? this.#configured.network;
     if (network === this.#settings.network) return;
     this.#settings = { ...this.#configured, network };
     for (const key of this.#outputs.keys()) this.#dirty.add(key);

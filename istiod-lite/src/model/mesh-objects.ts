@@ -3,6 +3,7 @@
 
 import type {
   EndpointSlice,
+  Namespace,
   Pod,
   Resource,
   ResourceKind,
@@ -11,6 +12,11 @@ import type {
   WorkloadEntry,
 } from "@ambit/api/resources/kinds.ts";
 import { keyOf, keyText, type ResourceKey } from "@ambit/common/resources/source.ts";
+import {
+  type ServiceEntryVisibility,
+  type Visibility,
+  visibilityIn,
+} from "../mesh-config/mesh-config.ts";
 import { endpointPod, sliceServiceName } from "../translate/endpoint-slice.ts";
 import { type Labels, labelsMatch, labelsOf } from "../translate/labels.ts";
 import { type NetworkGateway, networkGatewaysOf } from "../translate/network-gateway.ts";
@@ -50,6 +56,8 @@ export class MeshObjects {
     ["GatewayClass", this.gatewayClasses],
   ]);
   readonly hostnames = new Hostnames();
+  /** Part of what claims to host names are made of: see reclaim(). */
+  serviceEntryVisibility: ServiceEntryVisibility | undefined;
   readonly #clusterDomain: string;
   readonly #servicesBySelector = new SelectorIndex<Service>();
   readonly #entriesBySelector = new SelectorIndex<ServiceEntry>();
@@ -124,10 +132,42 @@ export class MeshObjects {
     const isService = resource.kind === "Service";
     if (isService && !isMeshService(resource)) return undefined;
     const { namespace = "", creationTimestamp: createdAt = "" } = resource.metadata;
+    const visibility = isService ? "PUBLIC" : this.visibilityOf(resource);
+    if (visibility === "NONE") return undefined;
     const hosts = isService
       ? [serviceHostname(resource, { clusterDomain: this.#clusterDomain })]
       : meshHosts(resource);
-    return { key, namespace, isService, createdAt, hosts };
+    return { key, namespace, isService, isPrivate: visibility !== "PUBLIC", createdAt, hosts };
+  }
+
+  /** Claims again for the entries of a namespace, or of all; returns the keys of all concerned. */
+  *reclaim(namespace?: string): Generator<string> {
+    for (const entry of this.serviceEntries.within(namespace)) {
+      const key = keyText(keyOf(entry));
+      yield key;
+      yield* this.claimHosts(key, entry);
+    }
+  }
+
+  visibilityOf({ metadata }: ServiceEntry): Visibility {
+    if (this.serviceEntryVisibility === undefined) return "PUBLIC";
+    const namespace = this.namespaceObject(metadata.namespace ?? "");
+    return visibilityIn(this.serviceEntryVisibility, namespace ? labelsOf(namespace) : {});
+  }
+
+  namespaceObject(name: string): Namespace | undefined {
+    return this.namespaces.get(keyText({ kind: "Namespace", namespace: "", name }));
+  }
+
+  /** The hosts that the entry has to itself in its namespace. */
+  hostsOf(entry: ServiceEntry): string[] {
+    const key = keyText(keyOf(entry));
+    return meshHosts(entry).filter((host) => this.hostnames.owns(key, host));
+  }
+
+  /** Keys of everything there is. */
+  *keys(): Generator<string> {
+    for (const index of this.#indexes.values()) yield* index.keys();
   }
 
   /** Services of the namespace that select the labels. */

@@ -17,6 +17,10 @@ export class ObjectIndex<T extends Resource> {
     return this.#byKey.values();
   }
 
+  keys(): Iterable<string> {
+    return this.#byKey.keys();
+  }
+
   get size(): number {
     return this.#byKey.size;
   }

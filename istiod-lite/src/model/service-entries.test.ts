@@ -158,6 +158,15 @@ describe("a ServiceEntry with a workloadSelector", () => {
     expect(mesh.pod("a").services).toEqual({});
   });
 
+  it("finds a pod's port by the name of its own", () => {
+    const named = selecting.replace("name: http", "name: web");
+    const pod = podYaml("a").replace("containerPort: 8080", "containerPort: 9090");
+    const mesh = new MeshHarness().apply(pod, named);
+    expect(mesh.pod("a").services[HOST]?.ports).toMatchObject([
+      { servicePort: 80, targetPort: 9090 },
+    ]);
+  });
+
   it("implies no endpoint of its own", () => {
     const mesh = new MeshHarness().apply(selecting.replace("STATIC", "DNS"));
     expect(mesh.addresses).toEqual([HOST]);
@@ -208,7 +217,7 @@ describe("a WorkloadEntry", () => {
     const mesh = new MeshHarness({ trustDomain: "td" }).apply(
       workloadEntry(
         "w",
-        "address: vm.test, labels: { app: a }, ports: { http: 7070 }, locality: r/z",
+        "address: vm.test, labels: { app: a }, ports: { web: 7070 }, locality: r/z",
       ),
       serviceYaml("web"),
     );
@@ -220,6 +229,23 @@ describe("a WorkloadEntry", () => {
         "shop/web.shop.svc.cluster.local": { ports: [{ servicePort: 80, targetPort: 7070 }] },
       },
     });
+  });
+
+  it.each([
+    ["a targeted name it has", "web", "{ web: 7070, http: 1 }", [[80, 7070]]],
+    ["a targeted name it lacks", "web", "{ http: 7070 }", []],
+    ["a targeted number", "8080", "{}", [[80, 8080]]],
+    ["a targeted number and the port's name", "8080", "{ http: 7070 }", [[80, 7070]]],
+  ])("serves %s", (_what, target, ports, expected) => {
+    const mesh = new MeshHarness().apply(
+      workloadEntry("w", `address: vm.test, labels: { app: a }, ports: ${ports}`),
+      serviceYaml("web").replace("targetPort: web", `targetPort: ${target}`),
+    );
+    const served = mesh.workload("networking.istio.io/WorkloadEntry/shop/w").services;
+    const [list] = Object.values(served);
+    expect(list?.ports.map(({ servicePort, targetPort }) => [servicePort, targetPort])).toEqual(
+      expected,
+    );
   });
 
   it.each(["weight: 1", "address: ''", "address: 'unix:///run/x'"])(

@@ -47,11 +47,7 @@ import {
   type ServiceWaypoints,
   translateService,
 } from "../translate/service.ts";
-import {
-  meshHosts,
-  serviceEntryServices,
-  serviceEntryWorkloads,
-} from "../translate/service-entry.ts";
+import { serviceEntryServices, serviceEntryWorkloads } from "../translate/service-entry.ts";
 import type { MeshSettings } from "../translate/settings.ts";
 import {
   translatePod,
@@ -117,6 +113,7 @@ export class Translator {
       gateways: this.#gatewaysOf(namespace, labels, settings).gateways,
       services: this.#servicesOfPod(pod, labels, settings),
       node: objects.nodes.get(keyText({ kind: "Node", namespace: "", name })),
+      namespace: objects.namespaceObject(namespace),
       policies: policiesSelecting(objects, { namespace, labels }, settings),
     };
     const address = translatePod(pod, view);
@@ -136,8 +133,9 @@ export class Translator {
       served.push({ name, ports: slicePortsOfService(slice, service) });
     }
     for (const entry of objects.serviceEntriesSelecting(namespace, labels)) {
-      const ports = podPortsOfServiceEntry(entry);
-      for (const host of meshHosts(entry)) served.push({ name: `${namespace}/${host}`, ports });
+      const ports = podPortsOfServiceEntry(pod, entry);
+      for (const host of objects.hostsOf(entry))
+        served.push({ name: `${namespace}/${host}`, ports });
     }
     return served;
   }
@@ -153,7 +151,7 @@ export class Translator {
     }
     for (const selecting of objects.serviceEntriesSelecting(namespace, labels)) {
       const ports = entryPortsOfServiceEntry(entry.spec, selecting);
-      for (const host of meshHosts(selecting))
+      for (const host of objects.hostsOf(selecting))
         services.push({ name: `${namespace}/${host}`, ports });
     }
     const policies = policiesSelecting(objects, { namespace, labels }, settings);
@@ -164,7 +162,6 @@ export class Translator {
       settings,
       gateways: found.gateways,
       services,
-      node: undefined,
       policies,
     });
     return address === undefined ? [] : [addressOutput(address)];
@@ -172,7 +169,7 @@ export class Translator {
 
   #service(service: Service, settings: MeshSettings): Output[] {
     if (!isMeshService(service)) return [];
-    const namespace = this.#namespaceOf(service);
+    const namespace = this.#objects.namespaceObject(service.metadata.namespace ?? "");
     const attachment = this.#waypoints.ofService(service, settings);
     const waypoints = serviceWaypoints(service, namespace, attachment);
     this.#onStatus(serviceStatus(service, attachment, waypoints.ingressUseWaypoint));
@@ -181,38 +178,43 @@ export class Translator {
   }
 
   #serviceEntry(entry: ServiceEntry, settings: MeshSettings): Output[] {
-    const { hostnames } = this.#objects;
-    const attachment = this.#waypoints.ofService(entry, settings);
-    const key = keyText(keyOf(entry));
-    const claims = meshHosts(entry)
-      .filter((host) => hostnames.owns(key, host))
-      .map((host) => ({ host, canonical: hostnames.isCanonical(key, host) }));
-    const labels = labelsOf(entry);
+    const objects = this.#objects;
     const { namespace = "" } = entry.metadata;
-    const object = this.#namespaceOf(entry);
+    const visibility = objects.visibilityOf(entry);
+    const attachment = this.#waypoints.ofService(entry, settings, visibility === "NAMESPACE");
+    const object = objects.namespaceObject(namespace);
     const waypoints = serviceWaypoints(entry, object, attachment);
-    this.#onStatus(serviceEntryStatus(entry, attachment, waypoints.ingressUseWaypoint));
+    const configured = settings.serviceEntryVisibility !== undefined;
+    this.#onStatus(
+      serviceEntryStatus(entry, {
+        attachment,
+        ingress: waypoints.ingressUseWaypoint,
+        ...(configured && { visibility }),
+      }),
+    );
+    const hosts = objects.hostsOf(entry);
+    const key = keyText(keyOf(entry));
+    const claims = hosts.map((host) => ({
+      host,
+      canonical: objects.hostnames.isCanonical(key, host),
+    }));
     const view = {
       settings,
-      policies: policiesSelecting(this.#objects, { namespace, labels }, settings),
+      hosts,
+      policies: policiesSelecting(objects, { namespace, labels: labelsOf(entry) }, settings),
       gateways: (own: Labels | undefined, network: string) =>
         this.#gatewaysOf(namespace, own, settings, network).gateways,
     };
-    return [
-      ...serviceEntryServices(entry, claims, object, waypoints, settings),
-      ...serviceEntryWorkloads(entry, view),
-    ].map(addressOutput);
+    const services = { claims, namespace: object, waypoints, visibility, settings };
+    return [...serviceEntryServices(entry, services), ...serviceEntryWorkloads(entry, view)].map(
+      addressOutput,
+    );
   }
 
   #endpointSlice(slice: EndpointSlice, settings: MeshSettings): Output[] {
     const service = this.#objects.serviceOf(slice);
     if (service === undefined) return [];
     return translateEndpointSlice(slice, service, settings).map(addressOutput);
-  }
-
-  #namespaceOf({ metadata }: Service | ServiceEntry) {
-    const name = metadata.namespace ?? "";
-    return this.#objects.namespaces.get(keyText({ kind: "Namespace", namespace: "", name }));
   }
 
   /** The gateways into other networks that the object stands for; waypoints are seen by who uses them. */

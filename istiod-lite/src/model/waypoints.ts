@@ -2,7 +2,7 @@
 // of istiod's waypoint resolution). A waypoint that is asked for and cannot be had is none at all, never
 // another one: the object is served at L4, and its status says so.
 
-import type { Namespace, Service, ServiceEntry } from "@ambit/api/resources/kinds.ts";
+import type { Service, ServiceEntry } from "@ambit/api/resources/kinds.ts";
 import { keyText } from "@ambit/common/resources/source.ts";
 import { type Labels, labelsOf } from "../translate/labels.ts";
 import type { MeshSettings } from "../translate/settings.ts";
@@ -44,13 +44,15 @@ export interface ServiceAttachment extends Attachment {
   readonly canaryRefusal?: Refusal;
 }
 
+type Objects = Pick<MeshObjects, "gateways" | "gatewayClasses" | "namespaceObject">;
+
 const NOTHING: Attachment = {};
 const WEIGHT_MAX = 100;
 
 export class Waypoints {
-  readonly #objects: Pick<MeshObjects, "gateways" | "gatewayClasses" | "namespaces">;
+  readonly #objects: Objects;
 
-  constructor(objects: Pick<MeshObjects, "gateways" | "gatewayClasses" | "namespaces">) {
+  constructor(objects: Objects) {
     this.#objects = objects;
   }
 
@@ -96,14 +98,10 @@ export class Waypoints {
     return waypointOf(gateway, kind, settings);
   }
 
-  #namespace(name: string): Namespace | undefined {
-    return this.#objects.namespaces.get(keyText({ kind: "Namespace", namespace: "", name }));
-  }
-
   #ofTarget(namespace: string, labels: Labels, settings: MeshSettings): Attachment {
     let key = waypointKey(labels, namespace);
     if (key === undefined) {
-      const object = this.#namespace(namespace);
+      const object = this.#objects.namespaceObject(namespace);
       key = object && waypointKey(labelsOf(object), namespace);
     }
     return key === undefined || key === "none" ? NOTHING : this.#attach(key, namespace, settings);
@@ -112,7 +110,7 @@ export class Waypoints {
   #attach(key: string, namespace: string, settings: MeshSettings): Attachment {
     const waypoint = this.byKey(key, settings);
     if (waypoint === undefined) return { refusal: notReady(key) };
-    const object = this.#namespace(namespace);
+    const object = this.#objects.namespaceObject(namespace);
     return waypoint.admits(namespace, object === undefined ? {} : labelsOf(object))
       ? { waypoint }
       : { refusal: denied(waypoint) };
@@ -127,7 +125,7 @@ export class Waypoints {
     const { namespace } = object;
     const inherits = waypointKey(object.labels, namespace) === undefined;
     const { labels = {}, annotations = {} } =
-      (inherits ? this.#namespace(namespace)?.metadata : undefined) ?? {};
+      (inherits ? this.#objects.namespaceObject(namespace)?.metadata : undefined) ?? {};
     const key = canaryKey(CANARY in object.labels ? object.labels : labels, namespace);
     if (key === undefined) return {};
     const name = nameOf(key);

@@ -16,11 +16,13 @@ import {
 } from "@ambit/common/xds/resource-type.ts";
 import type { ObjectStatus } from "../status/object-status.ts";
 import type { StatusWriter } from "../status/status-writer.ts";
+import type { MeshSettings } from "../translate/settings.ts";
 import { Debounce } from "./debounce.ts";
 
 /** What the pusher needs of the mesh model. */
 export interface Model {
   apply(event: ResourceEvent): void;
+  configure(changes: Partial<MeshSettings>): void;
   /** What changed since the last call, translated. */
   flush(): readonly XdsChange[];
   /** What became of the objects translated since the last call. */
@@ -77,6 +79,12 @@ export class MeshPusher implements ResourceHandler {
       if (event.type === "delete") statuses.forget(event.key);
     }
     if (events.length > 0) this.#debounce.touch();
+  }
+
+  /** Settings of the mesh that hold from now on; pushed like any change. */
+  configure(changes: Partial<MeshSettings>): void {
+    this.#options.model.configure(changes);
+    this.#debounce.touch();
   }
 
   onProblems(problems: readonly SourceProblem[]): void {

@@ -8,7 +8,11 @@ import type { ResourceKey } from "@ambit/common/resources/source.ts";
 export const OWN_CONDITIONS = {
   AuthorizationPolicy: ["ZtunnelAccepted"],
   Service: ["istio.io/WaypointBound"],
-  ServiceEntry: ["istio.io/WaypointBound", "istio.io/WaypointMissing"],
+  ServiceEntry: [
+    "istio.io/WaypointBound",
+    "istio.io/WaypointMissing",
+    "istio.io/VisibilityApplied",
+  ],
   WorkloadEntry: ["istio.io/WaypointBound"],
 } as const;
 

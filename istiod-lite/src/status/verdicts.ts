@@ -6,6 +6,7 @@ import type {
   ServiceEntry,
   WorkloadEntry,
 } from "@ambit/api/resources/kinds.ts";
+import type { Visibility } from "../mesh-config/mesh-config.ts";
 import type { Attachment, ServiceAttachment } from "../model/waypoints.ts";
 import type { TranslatedPolicy } from "../translate/authorization-policy.ts";
 import { isWildcardHost, meshHosts } from "../translate/service-entry.ts";
@@ -50,16 +51,27 @@ export function workloadEntryStatus(
   };
 }
 
+/** What was decided on an entry. */
+export interface EntryFindings {
+  readonly attachment: ServiceAttachment;
+  readonly ingress: boolean;
+  /** Only when the mesh configures it. */
+  readonly visibility?: Visibility;
+}
+
 /** `entry` carries the addresses that its hosts were given. */
 export function serviceEntryStatus(
   entry: ServiceEntry,
-  attachment: ServiceAttachment,
-  ingress: boolean,
+  { attachment, ingress, visibility }: EntryFindings,
 ): ObjectStatus {
   const { namespace = "", name } = entry.metadata;
   return {
     key: { kind: "ServiceEntry", namespace, name },
-    conditions: [...waypointBound(attachment, ingress), ...waypointMissing(entry, attachment)],
+    conditions: [
+      ...waypointBound(attachment, ingress),
+      ...waypointMissing(entry, attachment),
+      ...(visibility === undefined ? [] : [VISIBILITY[visibility]]),
+    ],
     addresses: (entry.status?.addresses ?? []).map(({ value, host = "" }) => ({ value, host })),
   };
 }
@@ -93,3 +105,19 @@ function waypointMissing(entry: ServiceEntry, { waypoint }: ServiceAttachment): 
     "connections to a wildcard host are refused: only a waypoint can tell which name is meant";
   return [{ type, status: "True", reason: "NoWaypointForWildcardService", message }];
 }
+
+const APPLIED = { type: "istio.io/VisibilityApplied", status: "True" } as const;
+
+const VISIBILITY: Readonly<Record<Visibility, Condition>> = {
+  NONE: {
+    ...APPLIED,
+    reason: "None",
+    message: "the mesh's serviceEntryVisibility leaves it out: it has no effect",
+  },
+  NAMESPACE: {
+    ...APPLIED,
+    reason: "Namespace",
+    message: "clients of its own namespace see it, by the mesh's serviceEntryVisibility",
+  },
+  PUBLIC: { ...APPLIED, reason: "Public", message: "clients of every namespace see it" },
+};

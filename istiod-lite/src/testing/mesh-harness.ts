@@ -63,6 +63,15 @@ export class MeshHarness {
 
   events(events: readonly ResourceEvent[]): this {
     for (const event of events) this.model.apply(event);
+    return this.#push();
+  }
+
+  configure(changes: Partial<MeshSettings>): this {
+    this.model.configure(changes);
+    return this.#push();
+  }
+
+  #push(): this {
     this.pushed = [];
     for (const { typeUrl, upserts, removed } of this.model.flush()) {
       for (const name of removed) this.held.delete(`${typeUrl} ${name}`);

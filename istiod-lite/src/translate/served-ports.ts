@@ -51,17 +51,21 @@ function containerPort(pod: Pod, wanted: string): number | undefined {
   return undefined;
 }
 
-/** The entry's own port of the service port's name, else the number the service targets. */
+/** The entry's own port of the targeted name; else that of the service port's name, or its number. */
 export function entryPortsOfService({ ports }: EntrySpec, service: Service): PortPair[] {
   return tcpPorts(service).flatMap(({ name = "", port, targetPort = port }) =>
-    pair(port, ports?.[name] ?? (typeof targetPort === "number" ? targetPort : undefined)),
+    pair(
+      port,
+      typeof targetPort === "string" ? ports?.[targetPort] : (ports?.[name] ?? targetPort),
+    ),
   );
 }
 
-export function podPortsOfServiceEntry({ spec }: ServiceEntry): PortPair[] {
-  return (spec.ports ?? []).map(({ number, targetPort = number }) => ({
+/** A container port of the entry's port's name beats the number that the entry targets. */
+export function podPortsOfServiceEntry(pod: Pod, { spec }: ServiceEntry): PortPair[] {
+  return (spec.ports ?? []).map(({ name, number, targetPort = number }) => ({
     servicePort: number,
-    targetPort,
+    targetPort: containerPort(pod, name) ?? targetPort,
   }));
 }
 

@@ -5,10 +5,12 @@ import { create } from "@bufbuild/protobuf";
 import {
   type Address,
   AddressSchema,
+  Service_Visibility,
   TunnelProtocol,
   WorkloadType,
 } from "@ambit/api/gen/istio/workload_pb.ts";
 import type { Namespace, ServiceEntry } from "@ambit/api/resources/kinds.ts";
+import type { Visibility } from "../mesh-config/mesh-config.ts";
 import { parseCidr } from "@ambit/common/net/cidr.ts";
 import { ipFamily, ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
 import { canonicalName, canonicalRevision, type Labels, labelsOf } from "./labels.ts";
@@ -46,13 +48,25 @@ export interface HostClaim {
   readonly canonical: boolean;
 }
 
-/** The services of the hosts that the entry has to itself in its namespace. */
+const VISIBILITIES = {
+  NONE: Service_Visibility.NAMESPACE,
+  NAMESPACE: Service_Visibility.NAMESPACE,
+  PUBLIC: Service_Visibility.PUBLIC,
+};
+
+/** What the services of an entry depend on besides it. */
+export interface EntryServicesView {
+  readonly settings: MeshSettings;
+  /** The hosts that the entry has to itself in its namespace. */
+  readonly claims: readonly HostClaim[];
+  readonly namespace: Namespace | undefined;
+  readonly waypoints: ServiceWaypoints;
+  readonly visibility: Visibility;
+}
+
 export function serviceEntryServices(
   entry: ServiceEntry,
-  claims: readonly HostClaim[],
-  namespace: Namespace | undefined,
-  waypoints: ServiceWaypoints,
-  settings: MeshSettings,
+  { claims, namespace, waypoints, visibility, settings }: EntryServicesView,
 ): Address[] {
   return claims.map(({ host, canonical }) =>
     create(AddressSchema, {
@@ -70,6 +84,7 @@ export function serviceEntryServices(
           })),
           subjectAltNames: entry.spec.subjectAltNames ?? [],
           canonical,
+          visibility: VISIBILITIES[visibility],
           ...waypoints,
           ...serviceEntryBalancing(entry, namespace),
         },
@@ -101,6 +116,8 @@ function addressOf(
 /** What the workloads of an entry depend on besides it. */
 export interface EntryWorkloadsView {
   readonly settings: MeshSettings;
+  /** Those that the entry has to itself: without any it has no workloads either. */
+  readonly hosts: readonly string[];
   /** Keys of those that apply to them. */
   readonly policies: readonly string[];
   /** By an endpoint's labels and network; an implied endpoint has neither. */
@@ -109,7 +126,7 @@ export interface EntryWorkloadsView {
 
 /** The workloads that the entry itself lists or implies. */
 export function serviceEntryWorkloads(entry: ServiceEntry, view: EntryWorkloadsView): Address[] {
-  return endpointsOf(entry).map((placed) => workloadOf(entry, placed, view));
+  return endpointsOf(entry, view.hosts).map((placed) => workloadOf(entry, placed, view));
 }
 
 interface PlacedEndpoint {
@@ -118,9 +135,8 @@ interface PlacedEndpoint {
 }
 
 /** The listed endpoints serve every host; a DNS entry without any is its own endpoint, host by host. */
-function endpointsOf(entry: ServiceEntry): PlacedEndpoint[] {
-  const { spec } = entry;
-  const hosts = meshHosts(entry);
+function endpointsOf({ spec }: ServiceEntry, hosts: readonly string[]): PlacedEndpoint[] {
+  if (hosts.length === 0) return [];
   const listed = new Map<string, Endpoint>();
   for (const endpoint of spec.endpoints ?? []) {
     const { address = "" } = endpoint;

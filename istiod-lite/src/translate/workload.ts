@@ -10,10 +10,11 @@ import {
   WorkloadStatus,
   WorkloadType,
 } from "@ambit/api/gen/istio/workload_pb.ts";
-import type { Node, Pod, WorkloadEntry } from "@ambit/api/resources/kinds.ts";
+import type { Namespace, Node, Pod, WorkloadEntry } from "@ambit/api/resources/kinds.ts";
 import { ipToBytes, parseIp, type Ip } from "@ambit/common/net/ip.ts";
 import { canonicalName, canonicalRevision, type Labels, labelsOf } from "./labels.ts";
 import { localityOfNode, localityOfText } from "./locality.ts";
+import { sameNodeOf } from "./same-node.ts";
 import { type ServedService, servicesField } from "./served-ports.ts";
 import { type MeshSettings, trustDomainField } from "./settings.ts";
 import type { Binding, GatewayAddress } from "./waypoint.ts";
@@ -31,10 +32,11 @@ export interface WorkloadGateways {
 
 /** What a workload's resource depends on besides its own object. */
 export interface WorkloadView {
-  readonly gateways: WorkloadGateways;
   readonly settings: MeshSettings;
+  readonly gateways: WorkloadGateways;
   readonly services: readonly ServedService[];
   readonly node: Node | undefined;
+  readonly namespace: Namespace | undefined;
   /** Keys of the policies that select it. */
   readonly policies: readonly string[];
 }
@@ -85,6 +87,7 @@ export function translatePod(pod: Pod, view: WorkloadView): Address | undefined 
         services: servicesField(services),
         ...gateways,
         ...localityOfNode(node),
+        ...sameNodeOf(pod, view.namespace, settings),
       },
     },
   });
@@ -121,7 +124,7 @@ function controllerName(pod: Pod): string {
 /** A workload outside Kubernetes: always healthy, by address or by DNS name. */
 export function translateWorkloadEntry(
   entry: WorkloadEntry,
-  view: WorkloadView,
+  view: Omit<WorkloadView, "node" | "namespace">,
 ): Address | undefined {
   const { settings, services, policies, gateways } = view;
   const { spec, metadata } = entry;
