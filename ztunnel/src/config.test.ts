@@ -56,6 +56,7 @@ const VALUES: readonly [string, string, keyof Config, unknown][] = [
   ["INPOD_PORT_REUSE", "false", "portReuse", false],
   ["ISTIO_META_DNS_CAPTURE", "false", "dnsProxy", false],
   ["ENABLE_RESPONSE_BAGGAGE", "false", "responseBaggage", false],
+  ["LOCALHOST_APP_TUNNEL", "false", "localhostAppTunnel", false],
   ["POOL_MAX_STREAMS_PER_CONNECTION", "1", "poolStreamsPerConnectionMax", 1],
   ["POOL_UNUSED_RELEASE_TIMEOUT", "250ms", "poolUnusedReleaseMs", 250],
   ["KEEPALIVE_ENABLED", "false", "keepalive", undefined],

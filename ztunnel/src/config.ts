@@ -57,7 +57,10 @@ export interface Config {
   readonly ipv6: boolean;
   readonly portReuse: boolean;
   readonly dnsProxy: boolean;
+  /** Baggage is told in answers, and believed of sources that xDS does not know. */
   readonly responseBaggage: boolean;
+  /** Applications behind a PROXY header listen on loopback. */
+  readonly localhostAppTunnel: boolean;
 
   readonly hbone: HboneSettings;
   readonly poolStreamsPerConnectionMax: number;
@@ -210,6 +213,7 @@ function readTunnels(read: EnvironmentReader) {
     poolUnusedReleaseMs: read.durationMs("POOL_UNUSED_RELEASE_TIMEOUT", 300_000),
     keepalive: parseKeepalive(read),
     responseBaggage: read.flag("ENABLE_RESPONSE_BAGGAGE", true),
+    localhostAppTunnel: read.flag("LOCALHOST_APP_TUNNEL", true),
   };
 }
 

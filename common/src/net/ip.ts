@@ -43,6 +43,10 @@ export function isLoopback(ip: Ip): boolean {
   return ip === "::1" || (ip.startsWith("127.") && ipFamily(ip) === 4);
 }
 
+export function loopback(family: IpFamily): Ip {
+  return (family === 4 ? "127.0.0.1" : "::1") as Ip;
+}
+
 function isV4Mapped(bytes: Uint8Array): boolean {
   for (let i = 0; i < 10; i++) if (bytes[i] !== 0) return false;
   return bytes[10] === 0xff && bytes[11] === 0xff;

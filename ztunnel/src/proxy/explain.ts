@@ -175,6 +175,7 @@ function pathOf(
 ): keyof typeof PATHS {
   if (route.kind === "named") return route.destination.protocol === "HBONE" ? "hbone" : "tcp";
   if (route.kind !== "hbone") return route.kind;
-  const sameNode = route.destination.node === config.nodeName && route.destination.node !== "";
-  return sameNode && config.sameNode === "local" && !route.viaWaypoint ? "local" : "hbone";
+  const { node, applicationTunnel } = route.destination;
+  const canStay = node === config.nodeName && node !== "" && applicationTunnel === undefined;
+  return canStay && config.sameNode === "local" && !route.viaWaypoint ? "local" : "hbone";
 }

@@ -5,6 +5,7 @@ import { relaySockets } from "@ambit/common/hbone/relay.ts";
 import { newTraceparent, traceIdOf } from "@ambit/common/hbone/traceparent.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
+import { inboundService } from "../state/inbound-service.ts";
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
 import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
@@ -57,6 +58,7 @@ async function servePlaintext({ id, context, pod, client, accepted }: Arrival): 
     network: workload.network,
     ip: accepted.source.ip,
   });
+  const service = inboundService(context.state, workload, accepted.destination.port, undefined);
   await serve(
     {
       id,
@@ -68,6 +70,7 @@ async function servePlaintext({ id, context, pod, client, accepted }: Arrival): 
       sourceParty: known === undefined ? UNKNOWN_PARTY : partyOfWorkload(known),
       destination: accepted.destination,
       target: accepted.destination,
+      ...(service && { service }),
     },
     (app, counters, connection) => {
       connection.onAbort(() => client.destroy());

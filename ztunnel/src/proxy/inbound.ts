@@ -3,21 +3,25 @@
 
 import type net from "node:net";
 import { parseAuthority } from "@ambit/common/hbone/authority.ts";
-import { parseBaggage } from "@ambit/common/hbone/baggage.ts";
 import { parseForwardedHost } from "@ambit/common/hbone/forwarded.ts";
 import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/server.ts";
 import { newTraceparent, traceIdOf, traceparentFrom } from "@ambit/common/hbone/traceparent.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
+import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
+import { encodeProxyHeader, TLV_IDENTITY } from "@ambit/common/net/proxy-protocol.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
 import { secureServer, type SecureResult } from "@ambit/common/tls/secure.ts";
+import { inboundService } from "../state/inbound-service.ts";
 import { resolveInboundTarget } from "../state/inbound-target.ts";
 import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
-import { baggageOf, type Party, partyOfBaggage, partyOfWorkload } from "../telemetry/party.ts";
+import { baggageOf } from "../telemetry/party.ts";
 import { type Accepted, describeTunnel } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { identify } from "./identify.ts";
+import { sourceParty } from "./inbound-source.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
 import { guard, handshakeError, secureOptions } from "./revocation.ts";
 import { serve } from "./serve.ts";
@@ -100,7 +104,12 @@ async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<v
     const workload = await identify(context, pod);
     const target = validate(tunnel, workload, request);
     const response = responseHeaders(context, workload);
-    const source = sourceParty(context, workload, accepted, request);
+    const { headers } = request;
+    const source = sourceParty(context, workload, {
+      ip: accepted.source.ip,
+      identity: peer,
+      headers,
+    });
     await serve(
       {
         id,
@@ -116,6 +125,7 @@ async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<v
         hboneTarget: request.authority!,
         target: { ip: accepted.destination.ip, port: target.port },
         ...(target.service && { service: target.service }),
+        onLoopback: target.proxied !== undefined && context.config.localhostAppTunnel,
       },
       (app, counters, connection) => {
         if (request.aborted)
@@ -126,6 +136,7 @@ async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<v
         answered = true;
         const stream = request.accept(response);
         connection.onAbort(() => stream.reset(ErrorCode.CANCEL));
+        if (target.proxied !== undefined) announce(app, tunnel, target.proxied);
         return stream.relay(app, counters);
       },
     );
@@ -154,7 +165,7 @@ function validate(
   { context, pod, accepted }: Tunnel,
   workload: Workload,
   request: ConnectRequest,
-): { port: number; service?: Service } {
+): { port: number; service?: Service; proxied?: SocketAddress } {
   if (request.method !== "CONNECT")
     throw new ProxyError("NOT_CONNECT", `method ${request.method} is not CONNECT`);
   const authority = request.authority === undefined ? undefined : parseAuthority(request.authority);
@@ -167,38 +178,17 @@ function validate(
     ownPorts: pod.ownPorts,
   });
   if (!target.ok) throw new ProxyError(target.code, target.reason);
-  const service = target.service?.service ?? forwardedService(context, workload, request);
-  return { port: target.port, ...(service && { service }) };
+  const named = parseForwardedHost(request.headers.get("forwarded") ?? "");
+  const service =
+    target.service?.service ?? inboundService(context.state, workload, target.port, named);
+  const { port, proxied } = target;
+  return { port, ...(service && { service }), ...(proxied && { proxied }) };
 }
 
-/** The service the client meant, believed only when this workload belongs to it (ztunnel §1.4). */
-function forwardedService(
-  { state }: ProxyContext,
-  workload: Workload,
-  request: ConnectRequest,
-): Service | undefined {
-  const host = parseForwardedHost(request.headers.get("forwarded") ?? "");
-  if (host === undefined) return undefined;
-  const found = state.services.byHostname(host, workload.namespace);
-  return found?.endpoints.has(workload.uid) ? found.service : undefined;
-}
-
-/** xDS by address wins over baggage, unless the source comes through a gateway of another network. */
-function sourceParty(
-  { state, config }: ProxyContext,
-  workload: Workload,
-  { source }: Accepted,
-  { headers }: ConnectRequest,
-): Party {
-  const network = headers.get("x-forwarded-network");
-  const viaGateway =
-    network !== undefined && network.toLowerCase() !== config.network.toLowerCase();
-  const known = viaGateway
-    ? undefined
-    : state.workloadByAddress({ network: workload.network, ip: source.ip });
-  return known === undefined
-    ? partyOfBaggage(parseBaggage(headers.get("baggage") ?? ""))
-    : partyOfWorkload(known);
+/** The application is told who calls, and whom, before the caller's own bytes (ztunnel §1.6). */
+function announce(app: ByteSocket, { accepted, peer }: Tunnel, destination: SocketAddress): void {
+  const tlvs = new Map([[TLV_IDENTITY, spiffeId(peer)]]);
+  app.write(encodeProxyHeader(accepted.source, destination, tlvs));
 }
 
 function responseHeaders({ config }: ProxyContext, workload: Workload): Record<string, string> {

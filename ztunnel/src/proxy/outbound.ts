@@ -141,6 +141,8 @@ function openAcross(
 function localDestination({ context, route }: Journey): Pod | undefined {
   if (context.config.sameNode !== "local" || route.kind !== "hbone" || route.viaWaypoint)
     return undefined;
+  // Its application is called by the inbound side's rules: another port, a PROXY header.
+  if (route.destination.applicationTunnel !== undefined) return undefined;
   return context.localPod(route.destination);
 }
 

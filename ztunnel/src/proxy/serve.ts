@@ -4,6 +4,7 @@
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { ByteCounters, RelayEnd } from "@ambit/common/hbone/relay.ts";
 import type { ConnectionSubject } from "@ambit/common/policy/match.ts";
+import { ipFamily, loopback } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
 import type { Service } from "../state/service.ts";
@@ -35,6 +36,11 @@ export interface InboundOrder {
   readonly hboneTarget?: string;
   /** The application. */
   readonly target: SocketAddress;
+  /**
+   * It listens on loopback, so that nobody reaches it but through us: there it is called from loopback,
+   * and policy is still asked about the pod's address (ztunnel §1.5).
+   */
+  readonly onLoopback?: boolean;
   readonly service?: Service;
   readonly counters?: ByteCounters;
 }
@@ -76,11 +82,7 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
   const stopEnding = connection.endWith(pod.drain);
   try {
     authorize(context, workload, subject);
-    const dialed = dial(context, pod, {
-      destination: target,
-      onBehalfOf: order.source.ip,
-      timeoutCode: "CONNECT_TIMEOUT",
-    });
+    const dialed = dial(context, pod, { ...whereToDial(order), timeoutCode: "CONNECT_TIMEOUT" });
     const app = await connection.unlessAborted(dialed, (late) => late.destroy());
     connection.onAbort(() => app.destroy());
     const end = await start(app, telemetry.counters, connection);
@@ -96,6 +98,11 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
     untrack();
     hold.release();
   }
+}
+
+function whereToDial({ target, onLoopback, source }: InboundOrder) {
+  if (!onLoopback) return { destination: target, onBehalfOf: source.ip };
+  return { destination: { ip: loopback(ipFamily(target.ip)), port: target.port } };
 }
 
 function factsOf(order: InboundOrder): ConstructorParameters<typeof ConnectionTelemetry>[1] {

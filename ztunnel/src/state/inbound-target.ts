@@ -2,14 +2,22 @@
 // port of the pod it means. Pure.
 
 import type { Authority } from "@ambit/common/hbone/authority.ts";
-import type { Ip } from "@ambit/common/net/ip.ts";
+import { type Ip, ipFamily } from "@ambit/common/net/ip.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { serviceKey } from "./service.ts";
 import type { FoundAddress, MeshState } from "./mesh-state.ts";
 import type { StoredService } from "./service-store.ts";
 import type { GatewayAddress, Workload } from "./workload.ts";
 
 export type InboundTarget =
-  | { readonly ok: true; readonly port: number; readonly service?: StoredService }
+  | {
+      readonly ok: true;
+      /** The application's. */
+      readonly port: number;
+      readonly service?: StoredService;
+      /** What the application is told in a PROXY header that it was asked for. */
+      readonly proxied?: SocketAddress;
+    }
   | {
       readonly ok: false;
       readonly code: "IP_MISMATCH" | "UNKNOWN_DESTINATION" | "NO_PORT" | "SELF_CALL";
@@ -34,20 +42,40 @@ export function resolveInboundTarget(state: MeshState, query: InboundQuery): Inb
       reason: `ip mismatch: ${authority.ip} was requested from the pod at ${localIp}`,
     };
   }
-  const resolved =
+  const resolved: PortOrRefusal =
     authority.kind === "address"
       ? { port: authority.port }
       : hostnamePort(state, authority, workload);
   if ("code" in resolved) return { ok: false, ...resolved };
   const port = workload.applicationTunnel?.port ?? resolved.port;
-  if (query.ownPorts.has(port)) {
-    return {
-      ok: false,
-      code: "SELF_CALL",
-      reason: `port ${port} is ztunnel's own: recursive call refused`,
-    };
+  for (const called of [resolved.port, port]) {
+    if (!query.ownPorts.has(called)) continue;
+    const reason = `port ${called} is ztunnel's own: recursive call refused`;
+    return { ok: false, code: "SELF_CALL", reason };
   }
-  return { ok: true, ...resolved, port };
+  if (workload.applicationTunnel?.protocol !== "PROXY") return { ok: true, ...resolved, port };
+  const proxied = authority.kind === "address" ? authority : vipOf(resolved, authority, workload);
+  return proxied === undefined
+    ? noVip(authority)
+    : { ok: true, ...resolved, port, proxied: { ip: proxied.ip, port: proxied.port } };
+}
+
+/** A PROXY header holds no hostname: an address of the service, of our network and IPv4 if it can be. */
+function vipOf(
+  { service }: { readonly service?: StoredService },
+  { port }: Authority,
+  { network }: Workload,
+): SocketAddress | undefined {
+  const vips = service?.service.vips ?? [];
+  const near = vips.filter((vip) => vip.network === network);
+  const vip = near.find(({ ip }) => ipFamily(ip) === 4) ?? near[0] ?? vips[0];
+  return vip && { ip: vip.ip, port };
+}
+
+function noVip(authority: Authority): InboundTarget {
+  const name = authority.kind === "hostname" ? authority.hostname : authority.ip;
+  const reason = `service ${name} has no address to tell the application in a PROXY header`;
+  return { ok: false, code: "UNKNOWN_DESTINATION", reason };
 }
 
 /** The pod's own address, any when it has an application tunnel, or one whose waypoint the pod is. */
@@ -84,7 +112,7 @@ function isAttached(
 }
 
 type PortOrRefusal =
-  | { readonly port: number; readonly service: StoredService }
+  | { readonly port: number; readonly service?: StoredService }
   | { readonly code: "UNKNOWN_DESTINATION" | "NO_PORT"; readonly reason: string };
 
 function hostnamePort(

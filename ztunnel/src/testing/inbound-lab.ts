@@ -39,10 +39,9 @@ export class InboundLab implements Disposable {
   readonly context: TestContext;
   readonly pod: Pod;
   readonly #listener = net.createServer({ allowHalfOpen: true });
-  readonly #app = net.createServer({ allowHalfOpen: true }, (socket) => {
-    socket.on("error", () => undefined).pipe(socket);
-  });
+  readonly #app = echo();
   readonly #sockets = new Set<net.Socket>();
+  readonly #others: net.Server[] = [];
 
   private constructor({ ca = new TestCa(), mesh, config, revocation }: InboundLabParts) {
     this.ca = ca;
@@ -72,6 +71,14 @@ export class InboundLab implements Disposable {
 
   get appPort(): number {
     return (this.#app.address() as net.AddressInfo).port;
+  }
+
+  /** Another application that echoes; its port. */
+  async application(ip: string): Promise<number> {
+    const server = echo().listen(0, ip);
+    this.#others.push(server);
+    await once(server, "listening");
+    return (server.address() as net.AddressInfo).port;
   }
 
   /** A TCP connection to where tunnels arrive. */
@@ -123,13 +130,22 @@ export class InboundLab implements Disposable {
     for (const socket of this.#sockets) socket.destroy();
     this.#listener.close();
     this.#app.close();
+    for (const server of this.#others) server.close();
   }
+}
+
+function echo(): net.Server {
+  return net.createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on("error", () => undefined).pipe(socket);
+  });
 }
 
 /** The application's end of a tunnel, as a client holds it. */
 export interface Talk {
   /** Sends, and resolves with the next bytes that come back. */
   say(text: string): Promise<string>;
+  /** Sends the last, and resolves with all that comes back. */
+  finish(text: string): Promise<Buffer>;
   /** Resolves when the tunnel or the connection it runs in is over. */
   readonly closed: Promise<unknown>;
 }
@@ -149,6 +165,13 @@ export async function talkThrough({ stream }: TunnelResponse): Promise<Talk> {
       client.write(text);
       const [chunk] = (await once(client, "data")) as [Buffer];
       return chunk.toString();
+    },
+    finish: async (text) => {
+      const chunks: Buffer[] = [];
+      client.on("data", (chunk: Buffer) => chunks.push(chunk));
+      client.end(text);
+      await once(client, "close");
+      return Buffer.concat(chunks);
     },
     closed: once(client, "close"),
   };
