@@ -25,6 +25,7 @@ import {
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { ProxyContext } from "./context.ts";
 import type { ProxyErrorCode } from "./proxy-error.ts";
+import { sameNodePath } from "./same-node.ts";
 
 export interface Explanation {
   readonly source: { readonly workload: string; readonly identity: string };
@@ -127,7 +128,7 @@ function explainArrival(
   const { state } = context;
   const { destination } = route;
   const captured = source.protocol === "HBONE";
-  const path = captured ? pathOf(context, route) : "tcp";
+  const path = captured ? pathOf(context, source, route) : "tcp";
   steps.push({ question: "which path do the bytes take", answer: PATHS[path] });
   const enforced = destination !== undefined && destination.protocol === "HBONE";
   const target = "target" in route ? route.target : undefined;
@@ -171,11 +172,12 @@ const PATHS = {
 
 function pathOf(
   { config }: ProxyContext,
+  source: Workload,
   route: Exclude<OutboundRoute, { kind: "refused" }>,
 ): keyof typeof PATHS {
   if (route.kind === "named") return route.destination.protocol === "HBONE" ? "hbone" : "tcp";
   if (route.kind !== "hbone") return route.kind;
-  const { node, applicationTunnel } = route.destination;
-  const canStay = node === config.nodeName && node !== "" && applicationTunnel === undefined;
-  return canStay && config.sameNode === "local" && !route.viaWaypoint ? "local" : "hbone";
+  const { node } = route.destination;
+  if (node === "" || node !== config.nodeName || route.viaWaypoint) return "hbone";
+  return sameNodePath(config.sameNode, source, route.destination);
 }

@@ -26,6 +26,7 @@ import { relayLocally } from "./local-path.ts";
 import { locate } from "./locate.ts";
 import { factsAcross, outboundFacts } from "./outbound-facts.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
+import { sameNodePath } from "./same-node.ts";
 import { openTunnel } from "./tunnel.ts";
 
 /** Handles one redirected connection of `pod`; `client` comes paused. Never rejects. */
@@ -138,12 +139,10 @@ function openAcross(
 }
 
 /** The destination's pod when same-node traffic may stay inside this process (design: `local`). */
-function localDestination({ context, route }: Journey): Pod | undefined {
-  if (context.config.sameNode !== "local" || route.kind !== "hbone" || route.viaWaypoint)
-    return undefined;
-  // Its application is called by the inbound side's rules: another port, a PROXY header.
-  if (route.destination.applicationTunnel !== undefined) return undefined;
-  return context.localPod(route.destination);
+function localDestination({ context, source, route }: Journey): Pod | undefined {
+  if (route.kind !== "hbone" || route.viaWaypoint) return undefined;
+  const path = sameNodePath(context.config.sameNode, source, route.destination);
+  return path === "local" ? context.localPod(route.destination) : undefined;
 }
 
 async function relayOut(

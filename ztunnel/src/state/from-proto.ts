@@ -19,8 +19,10 @@ import {
   WorkloadStatus,
   WorkloadType,
 } from "@ambit/api/gen/istio/workload_pb.ts";
+import { anyUnpack, StringValueSchema } from "@bufbuild/protobuf/wkt";
 import { makeCidr } from "@ambit/common/net/cidr.ts";
 import { type Ip, type IpFamily, ipFamily, ipFromBytes } from "@ambit/common/net/ip.ts";
+import type { SameNodePath } from "../config.ts";
 import type { LoadBalancer, Scope, Service } from "./service.ts";
 import type { GatewayAddress, PortMap, Workload, WorkloadUid } from "./workload.ts";
 
@@ -80,6 +82,7 @@ export function workloadFromProto(wire: WireWorkload): Workload {
     capacity: wire.capacity ?? 1,
     authorizationPolicies: wire.authorizationPolicies.map(intern),
     services: servicesOf(wire.services),
+    ...sameNodeOf(wire),
     ...(wire.waypoint && { waypoint: gatewayFromProto(wire.waypoint) }),
     ...(wire.networkGateway && { networkGateway: gatewayFromProto(wire.networkGateway) }),
     ...(applicationTunnel && {
@@ -90,6 +93,24 @@ export function workloadFromProto(wire: WireWorkload): Workload {
     }),
   };
 }
+
+/** Our control plane's extension; words and extensions that nobody here knows are passed over. */
+function sameNodeOf({ extensions }: WireWorkload): Pick<Workload, "sameNode"> {
+  for (const { name, config } of extensions) {
+    if (name !== SAME_NODE_EXTENSION || config === undefined) continue;
+    const sameNode = SAME_NODE_PATHS.get(anyUnpack(config, StringValueSchema)?.value ?? "");
+    if (sameNode !== undefined) return { sameNode };
+  }
+  return {};
+}
+
+const SAME_NODE_EXTENSION = "ambit.io/same-node";
+/** `direct` is a matter of the kernel's: what reaches this process goes through it. */
+const SAME_NODE_PATHS = new Map<string, SameNodePath>([
+  ["local", "local"],
+  ["direct", "local"],
+  ["hbone", "hbone"],
+]);
 
 export function serviceFromProto(wire: WireService): Service {
   const vips: { network: string; ip: Ip }[] = [];

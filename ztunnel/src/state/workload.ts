@@ -2,6 +2,7 @@
 
 import type { Ip } from "@ambit/common/net/ip.ts";
 import type { Identity } from "@ambit/common/tls/identity.ts";
+import type { SameNodePath } from "../config.ts";
 import type { WorkloadKind } from "@ambit/common/hbone/baggage.ts";
 
 /** The workload's resource name, unique over the mesh. */
@@ -58,6 +59,8 @@ export interface Workload {
   readonly clusterId: string;
   readonly locality: Locality;
   readonly healthy: boolean;
+  /** How it wants to reach, and be reached by, pods of its node; undefined: as the node has it. */
+  readonly sameNode?: SameNodePath;
   readonly hostNetwork: boolean;
   readonly capacity: number;
   /** Keys of the policies that select this workload by labels. */

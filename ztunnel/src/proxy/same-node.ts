@@ -1,0 +1,16 @@
+// How two pods of one node reach each other. Each workload may say so (`ambit.io/same-node`, by xDS), for
+// the others this process's setting holds; of the two the stricter word counts, for what asks for
+// encryption between any two pods asks it of both.
+
+import type { SameNodePath } from "../config.ts";
+import type { Workload } from "../state/workload.ts";
+
+/** "local" is inside this process; "hbone" a tunnel as to any other node. */
+export function sameNodePath(
+  usual: SameNodePath,
+  source: Workload,
+  destination: Workload,
+): SameNodePath {
+  const words = [source.sameNode ?? usual, destination.sameNode ?? usual];
+  return words.includes("hbone") ? "hbone" : "local";
+}
