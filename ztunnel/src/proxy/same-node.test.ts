@@ -35,6 +35,13 @@ describe("the path between two pods of one node", () => {
     },
   );
 
+  it("is a tunnel to an application that is called by another port, or with a PROXY header", () => {
+    const tunnelled = new TestMesh()
+      .workload("a", ["10.0.0.1"], { applicationTunnel: { port: 15_088 } })
+      .get("a");
+    expect(sameNodePath("local", workload(), tunnelled)).toBe("hbone");
+  });
+
   it("does not heed extensions of other names, or without content", () => {
     const other = workload(extension("hbone", "other"), { name: "ambit.io/same-node" });
     expect(other.sameNode).toBeUndefined();

@@ -1,6 +1,6 @@
 // How two pods of one node reach each other. Each workload may say so (`ambit.io/same-node`, by xDS), for
 // the others this process's setting holds; of the two the stricter word counts, for what asks for
-// encryption between any two pods asks it of both.
+// encryption between any two pods asks it of both. An application tunnel is served from its tunnel only.
 
 import type { SameNodePath } from "../config.ts";
 import type { Workload } from "../state/workload.ts";
@@ -11,6 +11,7 @@ export function sameNodePath(
   source: Workload,
   destination: Workload,
 ): SameNodePath {
+  if (destination.applicationTunnel !== undefined) return "hbone";
   const words = [source.sameNode ?? usual, destination.sameNode ?? usual];
   return words.includes("hbone") ? "hbone" : "local";
 }
