@@ -177,7 +177,8 @@ function pathOf(
 ): keyof typeof PATHS {
   if (route.kind === "named") return route.destination.protocol === "HBONE" ? "hbone" : "tcp";
   if (route.kind !== "hbone") return route.kind;
-  const { node } = route.destination;
-  if (node === "" || node !== config.nodeName || route.viaWaypoint) return "hbone";
+  const { node, applicationTunnel } = route.destination;
+  const canStay = node === config.nodeName && node !== "" && applicationTunnel === undefined;
+  if (!canStay || route.viaWaypoint) return "hbone";
   return sameNodePath(config.sameNode, source, route.destination);
 }
