@@ -1,7 +1,9 @@
 // The direct path in the kernel: two enrolled pods, the test as ztunnel that writes verdicts.
 
+import { once } from "node:events";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { parseIp } from "@ambit/common/net/ip.ts";
+import type { EndedFlow, EndedFlows } from "@ambit/common/sys/bpf-direct-ended.ts";
 import { connectFd, disconnectFd, openAppSocket, wrap } from "../testing/app-socket.ts";
 import { APP_PORT, DirectLab } from "../testing/direct-lab.ts";
 import { type EbpfHarness, ebpfHarness } from "../testing/redirection-harness.ts";
@@ -146,6 +148,69 @@ describe("a revocation", () => {
     const client = lab.call(lab.at());
     await talk(client, await lab.app.next());
     client.destroy();
+  });
+});
+
+describe("what a direct connection carried", () => {
+  /** The records since the last call. */
+  const ended = () => {
+    const records: EndedFlow[] = [];
+    ring.read((record) => records.push(record));
+    return records;
+  };
+  let ring: EndedFlows;
+  beforeEach(() => {
+    ring = harness.node.steering.openEndedFlows();
+    ended();
+  });
+  afterEach(() => ring[Symbol.dispose]());
+
+  it.each([
+    ["the client closes first", "client"],
+    ["the server closes first", "server"],
+    ["the client resets", "reset"],
+  ] as const)("is told when it has ended: %s", async (_, how) => {
+    lab.allow(VIP[4], lab.at());
+    const client = lab.call(VIP[4]);
+    const served = await lab.app.next();
+    const source = { ip: lab.caller.ip4, port: client.localPort };
+    await talk(client, served);
+    expect(ended()).toEqual([]);
+    if (how === "reset") client.resetAndDestroy();
+    else {
+      const [first, second] = how === "client" ? [client, served] : [served, client];
+      first.end();
+      await once(second, "end");
+      second.end();
+    }
+    const records: EndedFlow[] = [];
+    await expect.poll(() => records.push(...ended())).toBe(1);
+    const [record] = records;
+    expect(record).toMatchObject({
+      flow: { source, destination: lab.at(), service: VIP[4], netns: lab.source, slot: lab.slot },
+      bytesSent: 4,
+    });
+    // A FIN may be counted as a byte where the server closed first.
+    expect(record!.bytesReceived - 4).toBeLessThanOrEqual(how === "server" ? 1 : 0);
+    expect(record!.endedNs).toBeGreaterThan(record!.flow.startedNs);
+    expect(direct().flows()).toEqual([]);
+    client.destroy();
+    served.destroy();
+  });
+
+  it("is told for every one of many", async () => {
+    lab.allow(lab.at());
+    const at = lab.at();
+    let told = 0;
+    for (let i = 0; i < 60; i++) {
+      const batch = await Promise.all(
+        Array.from({ length: 20 }, () => dial(lab.caller, at.ip, at.port)),
+      );
+      for (const socket of batch) socket.resetAndDestroy();
+      told += ended().length;
+    }
+    await expect.poll(() => (told += ended().length)).toBe(1200);
+    expect(lab.counted("DIRECT_UNREPORTED")).toBe(0);
   });
 });
 

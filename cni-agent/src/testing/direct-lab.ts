@@ -75,8 +75,10 @@ export class DirectLab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const { backend, network, node } = this.#harness;
-    node.steering.direct.withdrawAll();
+    const { direct } = node.steering;
+    direct.withdrawAll();
     for (const server of this.#servers) await server[Symbol.asyncDispose]();
     for (const { netns } of [network.pod, network.other]) await backend.remove(netns);
+    for (const flow of direct.flows()) direct.forget(flow);
   }
 }

@@ -6,6 +6,7 @@ import type { Ip } from "../net/ip.ts";
 import { errorCode } from "../process/errors.ts";
 import { CONSTANTS, Counter, MAPS, Role, SlotFlag, STRUCTS } from "./bpf-layout.gen.ts";
 import { addressBytes, readAddress, u32, u64 } from "./bpf-bytes.ts";
+import { EndedFlows } from "./bpf-direct-ended.ts";
 import { DirectVerdicts } from "./bpf-direct.ts";
 import { BpfMap, openPinned } from "./bpf-map.ts";
 import { MAP_NAMES, type MapName } from "./bpf-object.ts";
@@ -192,6 +193,11 @@ export class Steering implements Disposable {
   counters(): Map<CounterName, number> {
     const map = this.#map("counters");
     return new Map(COUNTER_NAMES.map((name) => [name, sum(map.get(u32(Counter[name])))]));
+  }
+
+  /** Reads what is told of ended direct connections: one reader a node. Throws SystemError. */
+  openEndedFlows(): EndedFlows {
+    return new EndedFlows(this.#map("ended").fd);
   }
 
   [Symbol.dispose](): void {

@@ -87,6 +87,46 @@ export function callMount(source: string, target: string, type: string): void {
     throw new SystemError("mount", koffi.errno(), target);
 }
 
+const mmap = libc.func(
+  "void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)",
+);
+const munmap = libc.func("int munmap(void *address, size_t length)");
+const sysconf = libc.func("long sysconf(int name)");
+const SC_PAGESIZE = 30;
+
+/** The kernel's page size. */
+export function pageBytes(): number {
+  return Number(sysconf(SC_PAGESIZE));
+}
+
+/** Memory shared with the kernel. Nothing may read `bytes` after `unmap`. */
+export interface MappedMemory {
+  readonly bytes: ArrayBuffer;
+  unmap(): void;
+}
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 1;
+/** What mmap returns when it fails, as an address. */
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+
+/** Maps `length` bytes of a descriptor from `offset` on; both are multiples of a page. Throws SystemError. */
+export function mapMemory(
+  fd: number,
+  offset: number,
+  length: number,
+  access: "read" | "write",
+): MappedMemory {
+  const protection = access === "read" ? PROT_READ : PROT_READ | PROT_WRITE;
+  const address: unknown = mmap(null, length, protection, MAP_SHARED, fd, offset);
+  if (koffi.address(address) === MAP_FAILED) throw new SystemError("mmap", koffi.errno());
+  return {
+    bytes: koffi.view(address, length),
+    unmap: () => void munmap(address, length),
+  };
+}
+
 export function lastErrno(): number {
   return koffi.errno();
 }

@@ -58,7 +58,7 @@ describe("the connections of a namespace", () => {
     expect(found).toMatchObject([
       { remote: { ip, port: at.port }, local: { ip, port: client.localPort } },
     ]);
-    const [far] = tcpConnections(netns.fd).filter(({ local }) => local.port === at.port);
+    const far = tcpConnections(netns.fd).find(({ local }) => local.port === at.port);
     expect(far).toMatchObject({ bytesReceived: 5, bytesAcked: 0, state: TcpState.ESTABLISHED });
     end(client, served);
   });
@@ -98,7 +98,7 @@ describe("ending connections", () => {
 
   it("does not take another connection with the same ports for the one that was named", async () => {
     const [client, served] = await connection();
-    const [named] = tcpConnections(netns.fd).filter(({ local }) => local.port === at.port);
+    const named = tcpConnections(netns.fd).find(({ local }) => local.port === at.port);
     end(client, served);
     expect(destroyConnections(netns.fd, [named!])).toBe(0);
   });
