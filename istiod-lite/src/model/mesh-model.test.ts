@@ -1,4 +1,3 @@
-import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { keyOf, type ResourceEvent } from "@ambit/common/resources/source.ts";
 import {
@@ -195,82 +194,7 @@ describe("AuthorizationPolicy", () => {
   });
 });
 
-describe("incremental translation", () => {
-  const slice = (podName: string) => `
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: { name: web-1, namespace: shop, labels: { kubernetes.io/service-name: web } }
-addressType: IPv4
-ports: [{ name: http, port: 8080 }]
-endpoints: [{ addresses: [10.1.1.1] }, { addresses: [10.0.0.1], targetRef: { kind: Pod, name: ${podName} } }]
-`;
-  const choices = [
-    pod("a"),
-    pod("a", "app: b"),
-    pod("bb"),
-    pod("bb").replace("enabled", "pending"),
-    service("web"),
-    service("web", "app: b"),
-    service("api", "app: a", "targetPort: 9"),
-    peerAuthentication("shop", "{ mtls: { mode: STRICT } }"),
-    peerAuthentication("istio-system", "{ mtls: { mode: STRICT } }"),
-    peerAuthentication(
-      "shop",
-      '{ selector: { matchLabels: { app: a } }, portLevelMtls: { "8080": { mode: PERMISSIVE } } }',
-      "w",
-    ),
-    policy("{ selector: { matchLabels: { app: a } } }"),
-    policy("{ selector: {}, action: DENY }"),
-    "apiVersion: v1\nkind: Node\nmetadata: { name: node-1, labels: { topology.kubernetes.io/region: r } }\n",
-    "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop, annotations: { networking.istio.io/traffic-distribution: PreferClose } }\n",
-    "apiVersion: v1\nkind: Namespace\nmetadata: { name: istio-system, labels: { topology.istio.io/network: n } }\n",
-    service("web").replace("selector: { app: a },", ""),
-    slice("a"),
-    slice("bb"),
-    objectYaml(
-      "ServiceEntry",
-      "one",
-      "{ hosts: [h.test], resolution: STATIC, workloadSelector: { labels: { app: a } }, ports: [{ number: 80, name: http }] }",
-    ),
-    objectYaml(
-      "ServiceEntry",
-      "one",
-      "{ hosts: [h.test, i.test], resolution: DNS, ports: [{ number: 80, name: http }] }",
-    ),
-    objectYaml(
-      "ServiceEntry",
-      "two",
-      "{ hosts: [h.test], resolution: STATIC, endpoints: [{ address: 1.1.1.1 }] }",
-    ),
-    objectYaml(
-      "ServiceEntry",
-      "web",
-      "{ hosts: [web.shop.svc.cluster.local], resolution: DNS }",
-      "namespace: other",
-    ),
-    objectYaml("WorkloadEntry", "w", "{ address: 1.2.3.4, labels: { app: a } }"),
-  ];
-
-  it("ends where a rebuild from scratch ends, whatever the order of events", () => {
-    const step = fc.record({ choice: fc.nat(choices.length - 1), remove: fc.boolean() });
-    fc.assert(
-      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
-        const mesh = new Harness();
-        const last = new Map<string, ResourceEvent>();
-        for (const { choice, remove } of steps) {
-          const resources = parse(choices[choice]!);
-          const events = resources.map((resource): ResourceEvent =>
-            remove ? { type: "delete", key: keyOf(resource) } : { type: "upsert", resource },
-          );
-          mesh.events(events);
-          resources.forEach((resource, i) => last.set(JSON.stringify(keyOf(resource)), events[i]!));
-        }
-        expect(mesh.snapshot()).toEqual(new Harness().events([...last.values()]).snapshot());
-      }),
-      { numRuns: 200 },
-    );
-  });
-
+describe("a large mesh", () => {
   it("translates one pod when one of ten thousand changes, and pushes one resource", () => {
     const mesh = new Harness().apply(service("web"));
     const [template] = parse(pod("a"));
