@@ -351,15 +351,7 @@ export class Http2Connection implements FrameHandler {
     const before = this.#peer.initialWindowBytes;
     this.#peer = applySettings(this.#peer, payload);
     const delta = this.#peer.initialWindowBytes - before;
-    for (const stream of this.#streams.values()) {
-      stream.sendWindowBytes += delta;
-      if (stream.sendWindowBytes > WINDOW_MAX) {
-        throw new ConnectionError(
-          ErrorCode.FLOW_CONTROL_ERROR,
-          "stream window overflow by SETTINGS",
-        );
-      }
-    }
+    this.#streams.resizeSendWindows(delta);
     this.#writer.control(FrameType.SETTINGS, Flag.ACK, 0);
     if (delta > 0) this.#resumeAll();
   }

@@ -1,7 +1,7 @@
 // The streams of one connection by id, and which ids were ever used: ids tell a frame that comes late
 // from one that makes no sense (RFC 9113 §5.1.1).
 
-import { STREAM_ID_MAX } from "./protocol.ts";
+import { ConnectionError, ErrorCode, STREAM_ID_MAX, WINDOW_MAX } from "./protocol.ts";
 import type { Http2Stream } from "./stream.ts";
 
 /** Streams we reset whose late frames are still ignored; beyond it an old one gets another reset. */
@@ -75,6 +75,15 @@ export class StreamTable {
     if (this.#resetByUs.size <= RECENT_RESETS_MAX) return;
     const [oldest] = this.#resetByUs;
     this.#resetByUs.delete(oldest!);
+  }
+
+  /** The peer changed its initial window (RFC 9113 §6.9.2). Throws ConnectionError on overflow. */
+  resizeSendWindows(deltaBytes: number): void {
+    for (const stream of this.#streams.values()) {
+      stream.sendWindowBytes += deltaBytes;
+      if (stream.sendWindowBytes <= WINDOW_MAX) continue;
+      throw new ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "stream window overflow by SETTINGS");
+    }
   }
 
   add(stream: Http2Stream): void {
