@@ -28,7 +28,7 @@ function wires(node: number, host: number): PodWires {
 async function reaches(netns: string, ip: string): Promise<boolean> {
   using handle = openNetns(netnsPath(netns));
   const destination = { ip: ip as Ip, port: 9 };
-  const dialed = connectTcp(handle.fd, { destination, timeoutMs: 1_000 });
+  const dialed = connectTcp(handle.fd, { destination, timeoutMs: 5_000 });
   return errorCode(await dialed.catch((error: unknown) => error)) === "ECONNREFUSED";
 }
 
