@@ -1,11 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { keyOf, type ResourceEvent } from "@ambit/common/resources/source.ts";
-import {
-  MeshHarness as Harness,
-  objectYaml,
-  parse,
-  podYaml as pod,
-} from "../testing/mesh-harness.ts";
+import type { ResourceEvent } from "@ambit/common/resources/source.ts";
+import { MeshHarness as Harness, parse, podYaml as pod } from "../testing/mesh-harness.ts";
 
 const service = (name: string, selector = "app: a", port = "targetPort: web") => `
 apiVersion: v1
