@@ -8,7 +8,7 @@ import { FolderSource } from "@ambit/common/resources/folder-source.ts";
 import { FolderStore } from "@ambit/common/resources/folder-store.ts";
 import { formatProblem } from "@ambit/common/resources/source.ts";
 import { requireCapabilities } from "@ambit/common/sys/capabilities.ts";
-import { type NetnsHandle, openNetns } from "@ambit/common/sys/netns.ts";
+import { openNetns } from "@ambit/common/sys/netns.ts";
 import { metricsReply } from "@ambit/common/telemetry/exposition.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import type { Config } from "./config.ts";
@@ -17,13 +17,13 @@ import { ProbeProver } from "./mesh/capture-proof.ts";
 import { NodeModel } from "./mesh/node-model.ts";
 import { PodMesh } from "./mesh/pod-mesh.ts";
 import { ProbeExemption } from "./mesh/probe-exemption.ts";
+import { RedirectionReporter } from "./mesh/redirection-reporter.ts";
 import { Reconciler } from "./mesh/reconciler.ts";
 import { type AgentMetrics, agentMetrics } from "./metrics.ts";
 import { AnnotationFinder } from "./netns/annotation-finder.ts";
 import { firstOf } from "./netns/finder.ts";
 import { ProcessFinder } from "./netns/process-finder.ts";
-import type { RedirectionBackend } from "./rules/backend.ts";
-import { NftablesBackend } from "./rules/nftables-backend.ts";
+import { RedirectionChoice } from "./rules/redirection-choice.ts";
 import { ZdsServer } from "./zds/server.ts";
 
 export interface App {
@@ -38,7 +38,12 @@ export interface App {
 export async function buildApp(config: Config, log = newLog(config)): Promise<App> {
   requireCapabilities("cni-agent", ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
   const hostNetns = config.hostNetnsPath ? openNetns(config.hostNetnsPath) : undefined;
-  const core = buildCore(config, log, hostNetns);
+  const choice = await RedirectionChoice.make({
+    ...config,
+    mode: config.redirection,
+    hostNetns,
+  });
+  const core = buildCore(config, log, choice);
   const readiness = new Readiness();
   readiness.expect("resources", "pods taken over");
   const servers = await startServers(config, core.metrics, readiness);
@@ -55,7 +60,7 @@ export async function buildApp(config: Config, log = newLog(config)): Promise<Ap
   core.listen();
   core.reconciler.start();
   readiness.done("pods taken over");
-  log.scope("cni").info("started", { node: config.nodeName, redirection: core.backend.name });
+  log.scope("cni").info("started", { node: config.nodeName });
 
   return {
     metricsPort: servers[0]!.port,
@@ -64,6 +69,7 @@ export async function buildApp(config: Config, log = newLog(config)): Promise<Ap
     stop: async () => {
       source.close();
       await core.stop();
+      choice[Symbol.dispose]();
       hostNetns?.close();
       await Promise.all(servers.map((server) => server.close()));
     },
@@ -71,7 +77,6 @@ export async function buildApp(config: Config, log = newLog(config)): Promise<Ap
 }
 
 interface Core {
-  readonly backend: RedirectionBackend;
   readonly reconciler: Reconciler;
   readonly metrics: AgentMetrics;
   /** Opens the ZDS socket: from now on ztunnels get snapshots. */
@@ -79,8 +84,15 @@ interface Core {
   stop(): Promise<void>;
 }
 
-function buildCore(config: Config, log: Log, hostNetns: NetnsHandle | undefined): Core {
-  const backend = new NftablesBackend({ hostNetns, probeUid: config.probeUid });
+function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
+  const { backend } = choice;
+  const store = new FolderStore(config.manifestFolders[0]!);
+  const reporter = new RedirectionReporter({
+    writer: store,
+    nodeName: config.nodeName,
+    log: log.scope("redirection"),
+  });
+  reporter.report(choice.current);
   const probes = new ProbeExemption(backend);
   const model = new NodeModel(config.nodeName);
   let zds: ZdsServer | undefined;
@@ -88,7 +100,7 @@ function buildCore(config: Config, log: Log, hostNetns: NetnsHandle | undefined)
     backend,
     finder: firstOf(new AnnotationFinder(), new ProcessFinder(config.procFolder)),
     probes,
-    annotator: new ResourceAnnotator(new FolderStore(config.manifestFolders[0]!)),
+    annotator: new ResourceAnnotator(store),
     prover: new ProbeProver(() => zds?.answersProbes ?? false),
     ztunnel: { add: (uid) => zds!.add(uid), remove: (uid) => zds!.remove(uid) },
     defaults: { dnsCapture: config.dnsCapture, ipv6: config.ipv6 },
@@ -100,6 +112,8 @@ function buildCore(config: Config, log: Log, hostNetns: NetnsHandle | undefined)
     ztunnels: () => zds?.connected ?? 0,
     pods: () => mesh.size,
     provenPods: () => mesh.provenCount,
+    redirection: () => choice.current,
+    bpfEvents: () => choice.counters(),
   });
   const reconciler = new Reconciler({
     model,
@@ -117,6 +131,10 @@ function buildCore(config: Config, log: Log, hostNetns: NetnsHandle | undefined)
       directory: mesh,
       clock: systemClock,
       log: log.scope("zds"),
+      onNewest: (ztunnel) => {
+        if (choice.onZtunnel(ztunnel)) reconciler.onRedirectionChanged();
+        reporter.report(choice.current);
+      },
       onSynced: () => reconciler.onZtunnel(),
       onRejected: (uid, error) => reconciler.onRejected(uid, error),
     });
@@ -126,7 +144,7 @@ function buildCore(config: Config, log: Log, hostNetns: NetnsHandle | undefined)
     await reconciler.close();
     mesh.close();
   };
-  return { backend, reconciler, metrics, listen, stop };
+  return { reconciler, metrics, listen, stop };
 }
 
 /** Metrics first, health second. */

@@ -1,12 +1,14 @@
 // The agent's configuration: Istio's environment variables where Istio has them, parsed once.
 
 import { type Environment, EnvironmentReader } from "@ambit/common/process/config.ts";
+import { DEFAULT_BPF_FS } from "@ambit/common/sys/bpffs.ts";
 import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
 import {
   DEFAULT_SELECTORS,
   type EnablementSelector,
   parseSelectors,
 } from "./enrolment/selector.ts";
+import type { RedirectionMode } from "./rules/redirection-choice.ts";
 
 export interface Config {
   readonly nodeName: string;
@@ -18,7 +20,11 @@ export interface Config {
   readonly excludedNamespaces: ReadonlySet<string>;
   readonly systemNamespace: string;
   readonly selectors: readonly EnablementSelector[];
-  readonly redirection: "auto" | "nftables";
+  readonly redirection: RedirectionMode;
+  /** Where the maps and programs of redirection by eBPF are pinned. */
+  readonly bpfFs: string;
+  /** The cgroup that holds the node's pods, this agent and ztunnel; undefined: the node's root. */
+  readonly cgroup: string | undefined;
   /** Whose sockets on the node may probe pods; undefined: any of the node's own. */
   readonly probeUid: number | undefined;
   readonly reconcileRulesAtStart: boolean;
@@ -65,7 +71,9 @@ export function parseConfig(env: Environment): Config {
     excludedNamespaces: new Set(list(read.text("EXCLUDE_NAMESPACES", "kube-system"))),
     systemNamespace: read.text("SYSTEM_NAMESPACE", "istio-system"),
     selectors: read.parsed("AMBIENT_ENABLEMENT_SELECTOR", DEFAULT_SELECTORS, parseSelectors),
-    redirection: read.oneOf("REDIRECTION", ["auto", "nftables"], "auto"),
+    redirection: read.oneOf("REDIRECTION", ["auto", "ebpf", "nftables", "iptables"], "auto"),
+    bpfFs: read.text("BPF_FS", DEFAULT_BPF_FS),
+    cgroup: read.text("NODE_CGROUP"),
     probeUid: probeUid < 0 ? undefined : probeUid,
     reconcileRulesAtStart: read.flag("AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true),
     auditIntervalMs,

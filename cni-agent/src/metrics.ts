@@ -1,6 +1,7 @@
 // The agent's metrics: Istio's names where Istio has them.
 
 import { Metrics } from "@ambit/common/telemetry/metrics.ts";
+import type { Choice } from "./rules/redirection-choice.ts";
 
 export interface AgentMetrics {
   readonly registry: Metrics;
@@ -14,10 +15,15 @@ export interface AgentGauges {
   readonly ztunnels: () => number;
   readonly pods: () => number;
   readonly provenPods: () => number;
+  readonly redirection: () => Choice;
+  /** What the BPF programs counted, by event. */
+  readonly bpfEvents: () => ReadonlyMap<string, number>;
 }
 
-export function agentMetrics({ ztunnels, pods, provenPods }: AgentGauges): AgentMetrics {
+export function agentMetrics(gauges: AgentGauges): AgentMetrics {
+  const { ztunnels, pods, provenPods } = gauges;
   const registry = new Metrics();
+  addRedirection(registry, gauges);
   registry.gauge("ztunnel_connected", "Connected ztunnels", [], (gauge) => gauge.set(ztunnels()));
   registry.gauge("ambit_cni_enrolled_pods", "Pods of this node in the mesh", [], (gauge) =>
     gauge.set(pods()),
@@ -39,4 +45,37 @@ export function agentMetrics({ ztunnels, pods, provenPods }: AgentGauges): Agent
       "code",
     ]),
   };
+}
+
+function addRedirection(registry: Metrics, { redirection, bpfEvents }: AgentGauges): void {
+  registry.gauge(
+    "ambit_cni_redirection",
+    "1 for the way in which this node's pods are captured",
+    ["backend"],
+    (gauge) => {
+      gauge.reset();
+      gauge.labels(redirection().backend).set(1);
+    },
+  );
+  registry.gauge(
+    "ambit_cni_redirection_fallback",
+    "1 while eBPF cannot be used, by the check that failed",
+    ["check"],
+    (gauge) => {
+      gauge.reset();
+      const { fallback } = redirection();
+      if (fallback !== undefined) gauge.labels(fallback.check).set(1);
+    },
+  );
+  registry.collectFrom(async () => [
+    {
+      name: "ambit_bpf_events_total",
+      help: "What the BPF programs of redirection did, refused and failed at",
+      type: "counter",
+      values: [...bpfEvents()].map(([event, value]) => ({
+        labels: { event: event.toLowerCase() },
+        value,
+      })),
+    },
+  ]);
 }

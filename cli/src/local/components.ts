@@ -82,7 +82,7 @@ export function cniAgent(home: Home, node: NodePlace, { redirection }: MeshOptio
       NODE_NAME: node.name,
       MANIFESTS: home.manifests,
       ZDS_ADDRESS: zdsSocket(home, node),
-      REDIRECTION: redirection,
+      REDIRECTION: redirection === "auto" ? "nftables" : redirection,
     },
   };
 }

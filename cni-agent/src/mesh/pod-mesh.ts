@@ -10,7 +10,8 @@ import type { Logger } from "@ambit/common/telemetry/log.ts";
 import { podRedirection, type RedirectionDefaults } from "../enrolment/pod-redirection.ts";
 import { AgentError } from "../errors.ts";
 import type { NetnsFinder } from "../netns/finder.ts";
-import type { PodRedirection, RedirectionBackend, RulesWatch } from "../rules/backend.ts";
+import type { PodRedirection, RulesWatch } from "../rules/backend.ts";
+import type { SwitchingBackend } from "../rules/switching-backend.ts";
 import type { ZdsPod } from "../zds/messages.ts";
 import type { PodDirectory } from "../zds/server.ts";
 import { hasMarks, type PodAnnotator, type PodMarks, REDIRECTION_ANNOTATION } from "./annotator.ts";
@@ -28,7 +29,7 @@ export interface ZtunnelLink {
 }
 
 export interface PodMeshOptions {
-  readonly backend: RedirectionBackend;
+  readonly backend: SwitchingBackend;
   readonly finder: NetnsFinder;
   readonly probes: ProbeExemption;
   readonly prover: CaptureProver;
@@ -48,6 +49,8 @@ interface Entry {
   watch: RulesWatch | undefined;
   /** What is in the kernel as far as we know. */
   installed: PodRedirection | undefined;
+  /** Where ztunnel finds what is captured; undefined: at its fixed ports. */
+  slot: number | undefined;
   /** While we change rules ourselves, changes are no news. */
   installing: boolean;
   /** ztunnel acknowledged the pod in this namespace. */
@@ -107,7 +110,9 @@ export class PodMesh implements PodDirectory {
       return this.#options.log.warn("namespace of an enrolled pod not found", at(pod));
     }
     entry.acknowledged = true;
-    entry.installed = podRedirection(pod, this.#options.defaults);
+    const installed = podRedirection(pod, this.#options.defaults);
+    entry.installed = installed;
+    entry.slot = this.#options.backend.slotOf(entry.netns!, installed);
     if (verifyRules) await this.#mend(entry);
   }
 
@@ -126,6 +131,7 @@ export class PodMesh implements PodDirectory {
       if (audit) await this.#audit(entry);
       await this.#installRules(entry);
       await this.#tellZtunnel(entry);
+      await this.#options.backend.settle(entry.netns!, entry.installed!);
       await this.#prove(entry);
       await this.#options.probes.set(pod.uid, pod.ips);
       await this.#annotate(pod, ENROLLED);
@@ -148,7 +154,7 @@ export class PodMesh implements PodDirectory {
     const entry = this.#entries.get(pod.uid);
     entry?.watch?.close();
     const netns = entry?.netns ?? (running ? finder.find(pod) : undefined);
-    if (running && netns !== undefined) await backend.remove(netns);
+    if (netns !== undefined) await (running ? backend.remove(netns) : backend.forget(netns));
     this.#entries.delete(pod.uid);
     await ztunnel.remove(pod.uid);
     netns?.close();
@@ -169,6 +175,11 @@ export class PodMesh implements PodDirectory {
   /** Another ztunnel serves the pods from now on: what was proven was proven of its predecessor. */
   forgetProofs(): void {
     for (const entry of this.#entries.values()) entry.proven = false;
+  }
+
+  /** Pods are captured another way from now on: what is in place is to be changed. */
+  forgetRules(): void {
+    for (const entry of this.#entries.values()) entry.installed = undefined;
   }
 
   /** Closes the descriptors; the rules stay, and so does the mesh. */
@@ -233,6 +244,9 @@ export class PodMesh implements PodDirectory {
       entry.installing = false;
     }
     entry.installed = wanted;
+    const slot = backend.slotOf(entry.netns!, wanted);
+    if (slot !== entry.slot) entry.acknowledged = false;
+    entry.slot = slot;
   }
 
   async #tellZtunnel(entry: Entry): Promise<void> {
@@ -269,6 +283,7 @@ function newEntry(pod: PodView): Entry {
     netns: undefined,
     watch: undefined,
     installed: undefined,
+    slot: undefined,
     installing: false,
     acknowledged: false,
     proven: false,
@@ -276,9 +291,9 @@ function newEntry(pod: PodView): Entry {
   };
 }
 
-function zdsPod({ pod, netns }: Entry): ZdsPod {
+function zdsPod({ pod, netns, slot }: Entry): ZdsPod {
   const { uid, name, namespace, serviceAccount } = pod;
-  return { uid, name, namespace, serviceAccount, netnsFd: netns?.fd };
+  return { uid, name, namespace, serviceAccount, netnsFd: netns?.fd, slot };
 }
 
 function at({ namespace, name }: PodView): { namespace: string; pod: string } {

@@ -93,6 +93,13 @@ export class Reconciler {
     this.#queue.retryNow();
   }
 
+  /** Pods are to be captured another way than they are. */
+  onRedirectionChanged(): void {
+    const { mesh } = this.#options;
+    mesh.forgetRules();
+    for (const key of mesh.keys()) this.#queue.add(key);
+  }
+
   /** Somebody may have changed an enrolled pod's rules. */
   onRulesTouched(key: string): void {
     const recent = this.#touched.get(key);

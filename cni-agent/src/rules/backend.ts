@@ -24,6 +24,14 @@ export interface RulesWatch {
   close(): void;
 }
 
+/** A backend that rewrites destinations, which needs its rules for as long as a connection lasts. */
+export interface TranslatingBackend extends RedirectionBackend {
+  /** Whether rules of ours are in the pod. */
+  isPresent(netns: NetnsHandle): Promise<boolean>;
+  /** Ends capture; what is translated stays so as long as `inUse`. The routes stay in any case. */
+  retire(netns: NetnsHandle, inUse: boolean): Promise<void>;
+}
+
 /** All methods are idempotent and reject with AgentError. */
 export interface RedirectionBackend {
   readonly name: string;

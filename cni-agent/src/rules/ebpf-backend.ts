@@ -16,7 +16,8 @@ import type {
   RulesState,
   RulesWatch,
 } from "./backend.ts";
-import { type EbpfNode, podPin } from "./ebpf-node.ts";
+import type { EbpfNode } from "./ebpf-node.ts";
+import { type EbpfState, podPin, releasePod } from "./ebpf-remains.ts";
 import { podAddresses, preferredSource } from "./pod-addresses.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { runCommand } from "./run-command.ts";
@@ -49,16 +50,31 @@ export class EbpfBackend implements RedirectionBackend {
   }
 
   async install(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
+    await this.prepare(netns, redirection);
+    this.activate(netns, redirection);
+  }
+
+  /** All but the capture itself: what comes the way it did goes on so. */
+  async prepare(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
     const cookie = this.#podCookie(netns);
     const slot = this.#slots.get(cookie) ?? this.#takeSlot(cookie);
     try {
-      const { steering } = this.#node;
-      steering.setAddresses(slot, podAddresses(netns));
+      this.#node.steering.setAddresses(slot, podAddresses(netns));
       requireMarkedAnswers(netns, redirection.ipv6);
       await installReturnRoutes(netns, redirection.ipv6, sources(netns));
-      steering.setSlot(slot, slotState(redirection));
       this.#node.attachPod(cookie, netns, slot);
-      steering.enrol(cookie, slot);
+    } catch (error) {
+      throw asAgentError(error);
+    }
+  }
+
+  /** Captures from now on a pod that was prepared. */
+  activate(netns: NetnsHandle, redirection: PodRedirection): void {
+    const cookie = cookieOfNetns(netns.fd);
+    const slot = this.#slots.get(cookie)!;
+    try {
+      this.#node.steering.setSlot(slot, slotState(redirection));
+      this.#node.steering.enrol(cookie, slot);
     } catch (error) {
       throw asAgentError(error);
     }
@@ -74,11 +90,54 @@ export class EbpfBackend implements RedirectionBackend {
     pins.detach("pods", podPin(cookie));
     // ztunnel cuts these connections anyway; without the route their next bytes would leave in plain text.
     await endCapturedConnections(netns);
-    steering.clearListeners(slot);
-    steering.setAddresses(slot, []);
+    this.retire(netns);
     await removeReturnRoutes(netns);
     for (const name of MARK_SYSCTLS) setNetSysctl(netns.fd, name, "0");
+  }
+
+  /** Captures nothing new; ztunnel can still deliver. */
+  stopCapture(netns: NetnsHandle): void {
+    const slot = this.slotOf(netns);
+    if (slot === undefined) return;
+    const { steering } = this.#node;
+    steering.release(cookieOfNetns(netns.fd));
+    steering.setSlot(slot, { inbound: false, dns: steering.slot(slot)?.dns ?? false });
+  }
+
+  /** Ends the capture of a pod, and of none of its connections: their routes stay. */
+  retire(netns: NetnsHandle): void {
+    const cookie = cookieOfNetns(netns.fd);
+    releasePod(this.#node, cookie, this.#slots.get(cookie));
     this.#slots.delete(cookie);
+  }
+
+  get state(): EbpfState {
+    return this.#node;
+  }
+
+  /** Forgets what is gone: pods' namespaces, ztunnels' cgroups. */
+  collectGarbage(): void {
+    this.#node.collectGarbage();
+    const pinned = new Set(this.#node.pins.names("pods"));
+    for (const cookie of this.#slots.keys()) {
+      if (!pinned.has(podPin(cookie))) this.#slots.delete(cookie);
+    }
+  }
+
+  /** Of a pod that is captured, or prepared to be. */
+  slotOf(netns: NetnsHandle): number | undefined {
+    return this.#slots.get(cookieOfNetns(netns.fd));
+  }
+
+  /** Whether a pod's new connections are captured. */
+  isActive(netns: NetnsHandle): boolean {
+    return this.#node.steering.slotOf(cookieOfNetns(netns.fd)) !== undefined;
+  }
+
+  /** Whether ztunnel takes what the pod's slot captures. */
+  isServed(netns: NetnsHandle): boolean {
+    const slot = this.slotOf(netns);
+    return slot !== undefined && this.#node.steering.listener(slot, "OUTBOUND") !== undefined;
   }
 
   async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {

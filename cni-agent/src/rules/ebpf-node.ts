@@ -17,6 +17,7 @@ import { cgroupId, isWithin } from "@ambit/common/sys/cgroup.ts";
 import { closeFd, SystemError } from "@ambit/common/sys/libc.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { Pins } from "./ebpf-pins.ts";
+import { type EbpfState, podPin, releasePod } from "./ebpf-remains.ts";
 
 /** Where each of the node's programs goes. */
 const NODE_PROGRAMS = {
@@ -41,7 +42,7 @@ export interface EbpfNodeOptions {
   readonly pins: string;
 }
 
-export class EbpfNode implements Disposable {
+export class EbpfNode implements EbpfState, Disposable {
   readonly pins: Pins;
   readonly steering: Steering;
   readonly #cgroup: string;
@@ -49,7 +50,7 @@ export class EbpfNode implements Disposable {
 
   /** Loads, and adopts what an earlier agent left; nothing is attached yet. Throws SystemError. */
   constructor({ cgroup, pins }: EbpfNodeOptions) {
-    this.#cgroup = cgroup;
+    this.#cgroup = resolve(cgroup);
     this.pins = new Pins(pins);
     this.#object = loadWithPinnedMaps(mapFolder(pins));
     this.steering = new Steering(this.#object.maps);
@@ -113,14 +114,7 @@ export class EbpfNode implements Disposable {
 
   #forgetPod(name: string): void {
     const cookie = BigInt(name);
-    const slot = this.steering.slotOf(cookie);
-    this.steering.release(cookie);
-    if (slot !== undefined) {
-      this.steering.setSlot(slot, undefined);
-      this.steering.setAddresses(slot, []);
-      this.steering.clearListeners(slot);
-    }
-    this.pins.detach("pods", name);
+    releasePod(this, cookie, this.steering.slotOf(cookie));
   }
 
   #attachToCgroup(
@@ -143,11 +137,6 @@ export class EbpfNode implements Disposable {
       closeSync(targetFd);
     }
   }
-}
-
-/** A pod's pin is its namespace's cookie. */
-export function podPin(cookie: bigint): string {
-  return `${cookie}`;
 }
 
 /** Loads the node's programs over the maps pinned in `folder`; maps that are missing are pinned there. */

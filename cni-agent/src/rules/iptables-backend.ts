@@ -8,14 +8,20 @@ import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import type {
   PodRedirection,
   ProbeTargets,
-  RedirectionBackend,
   RulesState,
   RulesWatch,
+  TranslatingBackend,
 } from "./backend.ts";
 import { parseProbeSet, renderProbeSet } from "./ipset.ts";
 import { type IptablesKind, iptablesPrograms } from "./iptables-binaries.ts";
 import { compareTables, type Listing, parseListing, renderChange } from "./iptables-ruleset.ts";
-import { hostXtTable, podXtTables, PROBE_SETS, type XtTable } from "./iptables-tables.ts";
+import {
+  hostXtTable,
+  podXtTables,
+  retiredXtTables,
+  PROBE_SETS,
+  type XtTable,
+} from "./iptables-tables.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { runChecked, runCommand } from "./run-command.ts";
 import { watchPod } from "./watch-pod.ts";
@@ -37,7 +43,7 @@ export interface IptablesOptions {
   readonly probeUid: number | undefined;
 }
 
-export class IptablesBackend implements RedirectionBackend {
+export class IptablesBackend implements TranslatingBackend {
   readonly name = "iptables";
   readonly #options: IptablesOptions;
 
@@ -57,6 +63,17 @@ export class IptablesBackend implements RedirectionBackend {
   async remove(netns: NetnsHandle): Promise<void> {
     await Promise.all(families().map((family) => this.#change(netns, family, [], POD_LOCK)));
     await removeReturnRoutes(netns);
+  }
+
+  async isPresent(netns: NetnsHandle): Promise<boolean> {
+    const listings = await Promise.all(families().map((family) => this.#listing(netns, family)));
+    return listings.some((listing) => compareTables(listing, []) !== "ok");
+  }
+
+  /** The kernel translates on what was translated once: no rule is needed for it. */
+  async retire(netns: NetnsHandle, inUse: boolean): Promise<void> {
+    const tables = inUse ? retiredXtTables() : [];
+    await Promise.all(families().map((family) => this.#change(netns, family, tables, POD_LOCK)));
   }
 
   async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {

@@ -7,12 +7,12 @@ import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import type {
   PodRedirection,
   ProbeTargets,
-  RedirectionBackend,
   RulesState,
   RulesWatch,
+  TranslatingBackend,
 } from "./backend.ts";
 import { hostTable, parseProbeTargets } from "./host-tables.ts";
-import { POD_TABLES, podTables } from "./pod-tables.ts";
+import { POD_TABLES, podTables, retiredTables } from "./pod-tables.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { compareListing, renderInstall, renderRemove, type Table } from "./ruleset.ts";
 import { runChecked, runCommand } from "./run-command.ts";
@@ -26,7 +26,7 @@ export interface NftablesOptions {
   readonly probeUid: number | undefined;
 }
 
-export class NftablesBackend implements RedirectionBackend {
+export class NftablesBackend implements TranslatingBackend {
   readonly name = "nftables";
   readonly #options: NftablesOptions;
 
@@ -43,6 +43,16 @@ export class NftablesBackend implements RedirectionBackend {
   async remove(netns: NetnsHandle): Promise<void> {
     await applyScript(netns, renderRemove(POD_TABLES));
     await removeReturnRoutes(netns);
+  }
+
+  async isPresent(netns: NetnsHandle): Promise<boolean> {
+    const tables = await runChecked(netns, ["nft", "list", "tables", "inet"]);
+    return tables.split(/\s+/).includes(NAT_TABLE);
+  }
+
+  async retire(netns: NetnsHandle, inUse: boolean): Promise<void> {
+    const tables = inUse ? retiredTables() : [];
+    await applyScript(netns, renderInstall(tables, unwanted(tables)));
   }
 
   async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {

@@ -18,17 +18,19 @@ const ROUTE = `local default dev lo table ${wire.ROUTE_TABLE}`;
 /** `ip -force` reports each failed line and goes on; these two mean that it was done before. */
 const ALREADY = /File exists|No such file or directory|No such process/;
 
-/** The address that marked connections of each family are made from; absent: the kernel's choice. */
+/** The address that marked connections of each family are made from; undefined: the kernel's choice. */
 export type RouteSources = Partial<Readonly<Record<Family, Ip | undefined>>>;
 
 export async function installReturnRoutes(
   netns: NetnsHandle,
   ipv6: boolean,
-  sources: RouteSources = {},
+  sources?: RouteSources,
 ): Promise<void> {
   const batch = (family: Family) => {
-    const source = sources[family] === undefined ? "" : ` src ${sources[family]}`;
-    return `route replace ${ROUTE}${source}\nrule add ${RULE}\n`;
+    const source = sources?.[family] === undefined ? "" : ` src ${sources[family]}`;
+    // Who makes no connections by the route leaves that of somebody who does.
+    const verb = sources === undefined ? "add" : "replace";
+    return `route ${verb} ${ROUTE}${source}\nrule add ${RULE}\n`;
   };
   await Promise.all(families(netns, ipv6).map((family) => runBatch(netns, family, batch(family))));
 }

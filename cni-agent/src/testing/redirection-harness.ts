@@ -6,7 +6,6 @@ import { parseIp } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { type ListenerRole, pinFolder } from "@ambit/common/sys/bpf-steering.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
-import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { originalDst, socketFd } from "@ambit/common/sys/sockets.ts";
 import type { PodRedirection, RedirectionBackend } from "../rules/backend.ts";
 import { EbpfBackend } from "../rules/ebpf-backend.ts";
@@ -108,7 +107,7 @@ export function ebpfHarness(): EbpfHarness {
   node.admitProxy(cgroups.ztunnel);
   const probes = new NftablesBackend({ hostNetns: network.node.netns, probeUid: undefined });
   const backend = new EbpfBackend(node, probes, network.node.netns);
-  const slot = () => node.steering.slotOf(cookieOfNetns(network.pod.netns.fd)) ?? -1;
+  const slot = () => backend.slotOf(network.pod.netns) ?? -1;
   return {
     name: "ebpf",
     network,
@@ -121,7 +120,7 @@ export function ebpfHarness(): EbpfHarness {
     mark: wire.PROXY_MARK,
     install: (changes = {}) => backend.install(network.pod.netns, { ...ALL, ...changes }),
     listen: async (role) => {
-      const server = await TestServer.start(network.pod, ip("::"), 0, wire.PROXY_MARK);
+      const server = await TestServer.start(network.pod, ip("::"), 0);
       node.steering.setListener(slot(), role, server.fd);
       return server;
     },

@@ -22,12 +22,14 @@ export interface ZdsPod {
   readonly serviceAccount: string;
   /** Undefined when the agent does not have the namespace (any more): ztunnel keeps what it has. */
   readonly netnsFd: number | undefined;
+  /** Where ztunnel finds what is captured of it; undefined: at its fixed ports. */
+  readonly slot?: number | undefined;
 }
 
-export function encodeAdd({ uid, name, namespace, serviceAccount }: ZdsPod): Uint8Array {
-  return encode({
-    payload: { case: "add", value: { uid, workloadInfo: { name, namespace, serviceAccount } } },
-  });
+export function encodeAdd({ uid, name, namespace, serviceAccount, slot }: ZdsPod): Uint8Array {
+  const workloadInfo = { name, namespace, serviceAccount };
+  const value = { uid, workloadInfo, ...(slot !== undefined && { steeringSlot: slot }) };
+  return encode({ payload: { case: "add", value } });
 }
 
 export function encodeKeep(uid: string): Uint8Array {

@@ -31,6 +31,7 @@ beforeEach(() => {
     directory: { pods: () => pods.values(), pod: (uid) => pods.get(uid) },
     clock,
     log: memoryLog().log.scope("zds"),
+    onNewest: () => undefined,
     onSynced: () => events.push("synced"),
     onRejected: (uid) => events.push(`rejected ${uid}`),
   });

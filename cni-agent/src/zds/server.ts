@@ -9,6 +9,7 @@ import { closeFd } from "@ambit/common/sys/libc.ts";
 import { listenSeqpacket, type SeqpacketListener } from "@ambit/common/sys/seqpacket.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
 import { AgentError, failureCode } from "../errors.ts";
+import type { ZtunnelFacts } from "../rules/redirection-choice.ts";
 import { AcceptPace } from "./accept-pace.ts";
 import {
   encodeAdd,
@@ -36,6 +37,8 @@ export interface ZdsServerOptions {
   readonly directory: PodDirectory;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Another ztunnel serves the node from now on: it gets what is captured, as it can take it. */
+  onNewest(ztunnel: ZtunnelFacts): void;
   /** A ztunnel has the whole snapshot: what waited for one can go on. */
   onSynced(): void;
   /** A ztunnel refused a pod that it was given without being asked for. */
@@ -125,6 +128,7 @@ export class ZdsServer {
   #onHello(session: ZdsSession): void {
     const { directory, log } = this.#options;
     this.#ready.push(session);
+    this.#options.onNewest(session.facts);
     const pods = [...directory.pods()];
     log.info("ztunnel connected", { pods: pods.length, connections: this.#ready.length });
     for (const { uid } of pods) this.#offerOrReport(session, uid, "snapshot");
@@ -147,11 +151,15 @@ export class ZdsServer {
     if (wasNewest && next !== undefined) this.#catchUp(next);
   }
 
-  /** The newest ztunnel went (a failed upgrade): the one before it may have missed pods. */
+  /**
+   * The newest ztunnel went (a failed upgrade): the one before it may have missed pods, and what is
+   * steered is steered to nobody until it takes that again.
+   */
   #catchUp(session: ZdsSession): void {
-    for (const { uid, netnsFd } of this.#options.directory.pods()) {
-      if (netnsFd !== undefined && !session.pods.has(uid))
-        this.#offerOrReport(session, uid, "live");
+    this.#options.onNewest(session.facts);
+    for (const { uid, netnsFd, slot } of this.#options.directory.pods()) {
+      if (netnsFd === undefined || (slot === undefined && session.pods.has(uid))) continue;
+      this.#offerOrReport(session, uid, "live");
     }
   }
 

@@ -6,6 +6,7 @@ import { errorMessage } from "@ambit/common/process/errors.ts";
 import { closeFd } from "@ambit/common/sys/libc.ts";
 import { SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
 import { AgentError } from "../errors.ts";
+import type { ZtunnelFacts } from "../rules/redirection-choice.ts";
 import { decodeAck, decodeHello } from "./messages.ts";
 
 /** For the hello and for each acknowledgement, as Istio's agent. */
@@ -43,6 +44,7 @@ export class ZdsSession {
   /** Uids this ztunnel has acknowledged, or keeps. */
   readonly pods = new Set<string>();
   #answersProbes = false;
+  #steeringLayout = 0;
 
   /** Takes over a connected descriptor. */
   constructor(fd: number, handlers: SessionHandlers, clock: Clock) {
@@ -71,6 +73,11 @@ export class ZdsSession {
   /** From its hello: whether it answers capture probes. Istio's does not. */
   get answersProbes(): boolean {
     return this.#answersProbes;
+  }
+
+  /** What redirection wants to know of this ztunnel, from its hello and from the kernel. */
+  get facts(): ZtunnelFacts {
+    return { steeringLayout: this.#steeringLayout, pid: this.#socket.peerPid };
   }
 
   close(reason: string): void {
@@ -111,6 +118,7 @@ export class ZdsSession {
     if (!hello.ok) return this.#end(hello.reason);
     this.#deadline.cancel();
     this.#answersProbes = hello.value.answersCaptureProbes;
+    this.#steeringLayout = hello.value.steeringLayout;
     this.#state = "idle";
     this.#handlers.onHello(this);
     this.#next();

@@ -15,6 +15,19 @@ export function findCgroup2(
   return undefined;
 }
 
+/**
+ * The cgroup that holds everything of this node: the root as the first process sees it, which in a node
+ * that is itself a container is that container's. Undefined without cgroup v2.
+ */
+export function findNodeCgroup(procFolder: string): string | undefined {
+  try {
+    const mount = findCgroup2(readFileSync(join(procFolder, "1/mounts"), "utf8"));
+    return mount === undefined ? undefined : join(procFolder, "1/root", mount);
+  } catch {
+    return undefined;
+  }
+}
+
 /** The folder of a process's cgroup below `mount`. Throws Node's ENOENT when the process is gone. */
 export function cgroupOfProcess(mount: string, pid: number | "self"): string {
   const text = readFileSync(`/proc/${pid}/cgroup`, "utf8");

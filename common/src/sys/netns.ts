@@ -29,6 +29,17 @@ export function netnsFromFd(fd: number): NetnsHandle {
   return { fd, inode: ino, device: dev, close, [Symbol.dispose]: close };
 }
 
+/** A new, empty namespace, which ends with its last handle and socket. Throws SystemError without CAP_SYS_ADMIN. */
+export function createNetns(): NetnsHandle {
+  const home = ownNetns();
+  call("unshare", "(needs CAP_SYS_ADMIN)", CLONE_NEWNET);
+  try {
+    return openNetns("/proc/thread-self/ns/net");
+  } finally {
+    if (callRaw("setns", home.fd, CLONE_NEWNET) !== 0) process.abort();
+  }
+}
+
 export function sameNetns(a: NetnsHandle, b: NetnsHandle): boolean {
   return a.inode === b.inode && a.device === b.device;
 }

@@ -29,7 +29,8 @@ export function listenIn({ config }: ProxyContext, pod: Pod, options: PodListenO
   const { keepalive } = config;
   return listenTcp(pod.netnsFd, {
     address: { ip: (config.ipv6 ? "::" : "0.0.0.0") as Ip, port: options.port },
-    ...(config.packetMark !== undefined && { mark: config.packetMark }),
+    // Steered ones need none: what they accept takes the mark of what arrives.
+    ...(!options.steered && config.packetMark !== undefined && { mark: config.packetMark }),
     ...(options.relayed && keepalive !== undefined && { keepalive }),
     transparent: options.steered ? "required" : TRANSPARENCY[config.originalSource],
     reusePort: config.portReuse,

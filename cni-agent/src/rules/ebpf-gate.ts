@@ -1,0 +1,103 @@
+// Whether this node can redirect by eBPF: checks in the order in which they make sense, the first that
+// fails being the reason. What passes is attached, with no pod enrolled by that.
+
+import { release } from "node:os";
+import { errorMessage } from "@ambit/common/process/errors.ts";
+import { ensureBpffs } from "@ambit/common/sys/bpffs.ts";
+import { pinFolder } from "@ambit/common/sys/bpf-steering.ts";
+import {
+  cgroupOfProcess,
+  findCgroup2,
+  findNodeCgroup,
+  isWithin,
+} from "@ambit/common/sys/cgroup.ts";
+import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import { resolve } from "node:path";
+import { EbpfBackend, type ProbeHost } from "./ebpf-backend.ts";
+import { proveSteering } from "./ebpf-canary.ts";
+import { EbpfNode } from "./ebpf-node.ts";
+
+export type GateCheck = "kernel" | "cgroup" | "bpffs" | "programs" | "attach" | "canary";
+
+/** Why a node cannot redirect by eBPF: which check failed, and what it found. */
+export class GateError extends Error {
+  override readonly name = "GateError";
+  readonly check: GateCheck;
+
+  constructor(check: GateCheck, message: string, cause?: unknown) {
+    super(message, { cause });
+    this.check = check;
+  }
+}
+
+export interface GateOptions {
+  readonly nodeName: string;
+  readonly bpfFs: string;
+  /** The cgroup of everything on the node; found by way of the first process when not given. */
+  readonly cgroup: string | undefined;
+  readonly procFolder: string;
+  readonly hostNetns: NetnsHandle | undefined;
+  readonly probes: ProbeHost;
+  /** As uname says it. */
+  readonly kernelRelease?: string;
+}
+
+export interface OpenedEbpf {
+  readonly node: EbpfNode;
+  readonly backend: EbpfBackend;
+}
+
+/** netns cookies in sockops programs came with it; earlier kernels could not tell pods apart there. */
+const KERNEL_MIN = [5, 15] as const;
+
+/** Rejects with GateError; then nothing new is left behind. */
+export async function openEbpf(options: GateOptions): Promise<OpenedEbpf> {
+  requireKernel(options.kernelRelease ?? release());
+  const cgroup = requireCgroup(options);
+  const { bpfFs, nodeName, probes, hostNetns } = options;
+  during("bpffs", `cannot mount a BPF file system at ${bpfFs}`, () => ensureBpffs(bpfFs));
+  const pins = pinFolder(bpfFs, nodeName);
+  const node = during("programs", "the kernel does not take the programs", () => {
+    return new EbpfNode({ cgroup, pins });
+  });
+  try {
+    during("attach", `cannot attach to ${cgroup}`, () => node.attach());
+    const backend = new EbpfBackend(node, probes, hostNetns);
+    await proveSteering(node, backend).catch((error: unknown) => {
+      throw new GateError("canary", errorMessage(error), error);
+    });
+    return { node, backend };
+  } catch (error) {
+    if (node.steering.pods().size === 0) node.pins.removeAll();
+    node[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function requireKernel(text: string): void {
+  const [, major = "0", minor = "0"] = /^(\d+)\.(\d+)/.exec(text) ?? [];
+  const [wantedMajor, wantedMinor] = KERNEL_MIN;
+  const newer = Number(major) > wantedMajor;
+  if (newer || (Number(major) === wantedMajor && Number(minor) >= wantedMinor)) return;
+  throw new GateError("kernel", `Linux ${text} is older than ${KERNEL_MIN.join(".")}`);
+}
+
+/** The agent must be in the cgroup itself: what it proves of pods, it proves by its own connections. */
+function requireCgroup({ cgroup, procFolder }: GateOptions): string {
+  const mount = findCgroup2();
+  if (mount === undefined) throw new GateError("cgroup", "no cgroup v2 is mounted");
+  const folder = cgroup ?? findNodeCgroup(procFolder);
+  if (folder === undefined) throw new GateError("cgroup", "the node's cgroup is not found");
+  if (cgroup === undefined) return folder;
+  const own = cgroupOfProcess(mount, "self");
+  if (isWithin(own, resolve(cgroup))) return cgroup;
+  throw new GateError("cgroup", `the agent runs in ${own}, outside of the node's ${cgroup}`);
+}
+
+function during<T>(check: GateCheck, what: string, action: () => T): T {
+  try {
+    return action();
+  } catch (error) {
+    throw new GateError(check, `${what}: ${errorMessage(error)}`, error);
+  }
+}

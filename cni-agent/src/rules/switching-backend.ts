@@ -1,0 +1,197 @@
+// The two ways of redirection behind one face: eBPF, and address translation (nftables or iptables). One is
+// the node's choice; a pod may need the other. A pod changes over while it runs: the new way is prepared,
+// ztunnel is told, and only when it takes connections the new way does the old one end, keeping those that it has.
+
+import { ipFamily } from "@ambit/common/net/ip.ts";
+import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
+import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
+import type {
+  PodRedirection,
+  ProbeTargets,
+  RedirectionBackend,
+  RulesState,
+  RulesWatch,
+  TranslatingBackend,
+} from "./backend.ts";
+import type { EbpfBackend } from "./ebpf-backend.ts";
+import { type EbpfState, releasePod } from "./ebpf-remains.ts";
+import { podAddresses } from "./pod-addresses.ts";
+import { runChecked } from "./run-command.ts";
+import { INBOUND_PORT, MARK_MASK, OUTBOUND_PORT, PROXY_MARK } from "./wire.ts";
+
+/** Connections that began before tracking are not taken for new ones, which would be translated. */
+const TRACK_FROM_THE_MIDDLE = "netfilter/nf_conntrack_tcp_loose";
+
+export interface SwitchingOptions {
+  readonly translating: TranslatingBackend;
+  /** Absent where the node cannot. */
+  readonly ebpf: EbpfBackend | undefined;
+  /** What an earlier agent may have left, where eBPF is not used any more. */
+  readonly remains?: EbpfState | undefined;
+}
+
+export class SwitchingBackend implements RedirectionBackend {
+  readonly #translating: TranslatingBackend;
+  readonly #ebpf: EbpfBackend | undefined;
+  readonly #remains: EbpfState | undefined;
+  #useEbpf: boolean;
+  /** Pods, by cookie, of which it is known that nothing of the other way is left. */
+  readonly #settled = new Set<bigint>();
+
+  constructor({ translating, ebpf, remains }: SwitchingOptions) {
+    this.#translating = translating;
+    this.#ebpf = ebpf;
+    this.#remains = remains;
+    this.#useEbpf = ebpf !== undefined;
+  }
+
+  /** The way that pods take from now on; those that took the other are changed by `install`. */
+  get name(): string {
+    return this.#useEbpf ? "ebpf" : this.#translating.name;
+  }
+
+  /** Whether that is a change. */
+  prefer(way: "ebpf" | "translating"): boolean {
+    const useEbpf = way === "ebpf" && this.#ebpf !== undefined;
+    const changed = useEbpf !== this.#useEbpf;
+    this.#useEbpf = useEbpf;
+    if (changed) this.#settled.clear();
+    return changed;
+  }
+
+  async install(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
+    this.#settled.delete(cookieOfNetns(netns.fd));
+    const ebpf = this.#ebpfFor(redirection);
+    if (ebpf === undefined) return this.#installTranslation(netns, redirection);
+    if (ebpf.isActive(netns) || !(await this.#translating.isPresent(netns))) {
+      return ebpf.install(netns, redirection);
+    }
+    await ebpf.prepare(netns, redirection);
+  }
+
+  /** ztunnel serves the pod: what was prepared takes over, and what the other way has no more use for goes. */
+  async settle(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
+    const cookie = cookieOfNetns(netns.fd);
+    if (this.#settled.has(cookie)) return;
+    const ebpf = this.#ebpfFor(redirection);
+    if (ebpf === undefined) {
+      this.#retireEbpf(netns);
+      this.#settled.add(cookie);
+      return;
+    }
+    if (!ebpf.isActive(netns)) {
+      if (!ebpf.isServed(netns)) return;
+      ebpf.activate(netns, redirection);
+    }
+    if (await this.#retireTranslation(netns)) this.#settled.add(cookie);
+  }
+
+  /** Captures no new connection any more; those that were captured go on until `remove`. */
+  async release(netns: NetnsHandle): Promise<void> {
+    this.#settled.delete(cookieOfNetns(netns.fd));
+    this.#ebpf?.stopCapture(netns);
+    if (await this.#translating.isPresent(netns)) await this.#translating.retire(netns, true);
+  }
+
+  async remove(netns: NetnsHandle): Promise<void> {
+    this.#settled.delete(cookieOfNetns(netns.fd));
+    await this.#ebpf?.remove(netns);
+    this.#retireEbpf(netns);
+    await this.#translating.remove(netns);
+    setNetSysctl(netns.fd, TRACK_FROM_THE_MIDDLE, "1");
+  }
+
+  forget(netns: NetnsHandle): void {
+    this.#settled.delete(cookieOfNetns(netns.fd));
+    this.#retireEbpf(netns);
+    this.#ebpf?.collectGarbage();
+  }
+
+  verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {
+    const backend = this.#ebpfFor(redirection) ?? this.#translating;
+    return backend.verify(netns, redirection);
+  }
+
+  watch(netns: NetnsHandle, onChange: () => void): RulesWatch {
+    return this.#translating.watch(netns, onChange);
+  }
+
+  /** Where ztunnel finds what is captured; undefined: at its fixed ports. */
+  slotOf(netns: NetnsHandle, redirection: PodRedirection): number | undefined {
+    return this.#ebpfFor(redirection)?.slotOf(netns);
+  }
+
+  installHost(targets: ProbeTargets): Promise<void> {
+    return this.#translating.installHost(targets);
+  }
+
+  readHost(): Promise<ProbeTargets> {
+    return this.#translating.readHost();
+  }
+
+  removeHost(): Promise<void> {
+    return this.#translating.removeHost();
+  }
+
+  /** What arrives by interfaces of the pod's own making is captured by packet, not by socket. */
+  #ebpfFor({ virtualInterfaces }: PodRedirection): EbpfBackend | undefined {
+    return this.#useEbpf && virtualInterfaces.length === 0 ? this.#ebpf : undefined;
+  }
+
+  async #installTranslation(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
+    const captured = this.#hasEbpf(netns);
+    if (captured) setNetSysctl(netns.fd, TRACK_FROM_THE_MIDDLE, "0");
+    await this.#translating.install(netns, redirection);
+    // Again: the setting may have come with the rules.
+    if (captured) setNetSysctl(netns.fd, TRACK_FROM_THE_MIDDLE, "0");
+  }
+
+  #hasEbpf(netns: NetnsHandle): boolean {
+    return this.#state?.steering.slotOf(cookieOfNetns(netns.fd)) !== undefined;
+  }
+
+  get #state(): EbpfState | undefined {
+    return this.#ebpf?.state ?? this.#remains;
+  }
+
+  #retireEbpf(netns: NetnsHandle): void {
+    if (this.#ebpf !== undefined) return this.#ebpf.retire(netns);
+    if (this.#remains === undefined) return;
+    const cookie = cookieOfNetns(netns.fd);
+    releasePod(this.#remains, cookie, this.#remains.steering.slotOf(cookie));
+    if (this.#remains.steering.pods().size === 0) this.#remains.pins.removeAll();
+  }
+
+  /** True when nothing is left. */
+  async #retireTranslation(netns: NetnsHandle): Promise<boolean> {
+    if (!(await this.#translating.isPresent(netns))) return true;
+    const inUse = await hasTranslatedConnections(netns);
+    await this.#translating.retire(netns, inUse);
+    return !inUse;
+  }
+}
+
+/** Those in which bytes can still go one way at least. */
+const OPEN_STATES = [
+  "established",
+  "fin-wait-1",
+  "fin-wait-2",
+  "close-wait",
+  "last-ack",
+  "closing",
+];
+
+/** Whether ztunnel has connections that it got, or that it opened to the pod, by translation. */
+async function hasTranslatedConnections(netns: NetnsHandle): Promise<boolean> {
+  const hex = (value: number) => `0x${value.toString(16)}`;
+  const marked = `fwmark = ${hex(PROXY_MARK)}/${hex(MARK_MASK)}`;
+  const own = podAddresses(netns).map((ip) => `dst = ${ipFamily(ip) === 6 ? `[${ip}]` : ip}`);
+  const delivered = own.length === 0 ? [] : [`( ${marked} and ( ${own.join(" or ")} ) )`];
+  const captured = [OUTBOUND_PORT, INBOUND_PORT].map((port) => `sport = :${port}`);
+  const filter = `( ${[...captured, ...delivered].join(" or ")} )`;
+  const states = OPEN_STATES.flatMap((state) => ["state", state]);
+  const words = [...states, ...filter.split(" ")];
+  const listing = await runChecked(netns, ["ss", "-H", "-t", "-n", ...words]);
+  return listing.trim() !== "";
+}
