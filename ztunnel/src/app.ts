@@ -203,10 +203,17 @@ export class App {
     return {
       onMessage: (message) => {
         if (message.type === "certificateWanted") this.#secrets.want(message.id, Priority.realTime);
-        else this.#secrets.forget(message.id);
+        else if (message.type === "certificateUnwanted") this.#secrets.forget(message.id);
+        else this.#demand(message.key).catch((error: unknown) => this.#fail(error));
       },
       onDeath: (error) => this.#fail(error),
     };
+  }
+
+  /** Tells all workers, for another may wait for the same. */
+  async #demand(key: string): Promise<void> {
+    const result = (await this.#mesh?.demand(key)) ?? "closed";
+    if (!this.#stopping) await this.#workers.askAll("demanded", { key, result });
   }
 
   /** Before any pod is served, the lists are with the workers: messages keep their order. */

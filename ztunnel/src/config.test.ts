@@ -128,6 +128,11 @@ describe("configuration from the environment", () => {
     expect(parse({ ...env, PACKET_MARK: "1337" }).packetMark).toBe(1337);
   });
 
+  it("asks the control plane on demand where DNS is not ours to answer", () => {
+    const config = parse({ XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" });
+    expect(config).toMatchObject({ xdsOnDemand: true, dnsProxy: false });
+  });
+
   it("is frozen and survives structured cloning, as workers get it", () => {
     const config = parse({});
     expect(Object.isFrozen(config)).toBe(true);
@@ -154,6 +159,7 @@ const BAD: readonly [Record<string, string>, string][] = [
   [{ ISTIO_METAJSON_X: "{" }, "ISTIO_METAJSON_X"],
   [{ PROXY_CONFIG: "proxyAdminPort: high" }, "PROXY_CONFIG"],
   [{ PROXY_CONFIG: "{" }, "PROXY_CONFIG"],
+  [{ XDS_ON_DEMAND: "true" }, "XDS_ON_DEMAND"],
   [{ TLS12_ENABLED: "perhaps" }, "TLS12_ENABLED"],
   [{ COMPLIANCE_POLICY: "fips-999" }, "COMPLIANCE_POLICY"],
 ];

@@ -31,6 +31,8 @@ export interface Config {
   readonly xdsRootCa: string;
   /** Also accepted as the control plane's name. */
   readonly xdsAlternativeHostname: string | undefined;
+  /** Only what connections need is asked of the control plane, when they need it. */
+  readonly xdsOnDemand: boolean;
   readonly xdsHeaders: Readonly<Record<string, string>>;
   readonly caAddress: string;
   readonly caRootCa: string;
@@ -94,7 +96,7 @@ const WINDOW = { min: 65_535, max: 2 ** 31 - 1 };
 const PORT = { min: 0, max: 65_535 };
 
 /** Settings of Istio's ztunnel that would change what is enforced: refused rather than ignored. */
-const UNSUPPORTED = ["XDS_ON_DEMAND", "UNSTABLE_ENABLE_SOCKS5"] as const;
+const UNSUPPORTED = ["UNSTABLE_ENABLE_SOCKS5"] as const;
 
 /** Parses all variables and the mesh configuration. Throws UserError with every problem found. */
 export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE): Config {
@@ -116,6 +118,10 @@ export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE
     nodeMetadata: parseNodeMetadata(read, env),
     version: packageVersion(),
   };
+  if (config.xdsOnDemand && config.dnsProxy) {
+    const why = "a DNS proxy must know all names: set ISTIO_META_DNS_CAPTURE=false";
+    read.reject("XDS_ON_DEMAND", why);
+  }
   read.finish();
   return Object.freeze(config);
 }
@@ -159,6 +165,7 @@ function readMeshSource(read: EnvironmentReader, env: Environment) {
       : withScheme(read.text("XDS_ADDRESS", defaultControlPlane(env))),
     xdsRootCa: read.text("XDS_ROOT_CA", DEFAULT_ROOT_FILE),
     xdsAlternativeHostname: read.text("ALT_XDS_HOSTNAME"),
+    xdsOnDemand: read.flag("XDS_ON_DEMAND", false),
     xdsHeaders: prefixed(env, "XDS_HEADER_"),
     caAddress: withScheme(read.text("CA_ADDRESS", defaultControlPlane(env))),
     caRootCa: read.text("CA_ROOT_CA", DEFAULT_ROOT_FILE),

@@ -11,6 +11,7 @@ import {
   TYPE_ADDRESS,
   TYPE_AUTHORIZATION,
 } from "@ambit/common/xds/resource-type.ts";
+import { addressOnDemand } from "../src/testing/on-demand-resource.ts";
 import { policyResource, serviceResource, workloadResource } from "../src/state/testing-mesh.ts";
 
 const PORT = 15_010;
@@ -69,7 +70,10 @@ export class ControlPlane implements Disposable {
   }
 
   #put(typeUrl: string, { name, value }: Resource): this {
-    const resource = { name, value, version: contentVersion(value), aliases: [] };
+    const resource =
+      typeUrl === TYPE_ADDRESS
+        ? addressOnDemand({ name, value })
+        : { name, value, version: contentVersion(value), aliases: [] };
     this.store.apply({ typeUrl, upserts: [resource], removed: [] });
     return this;
   }

@@ -248,6 +248,21 @@ describe("on demand", () => {
     );
   });
 
+  it("is told when what did not exist comes, and asks again on a new stream", async () => {
+    const store = newStore();
+    const first = await TestServer.start(store);
+    using client = new TestClient(first.address, ON_DEMAND);
+    expect(await client.client.demand(TYPE_ADDRESS, "net/10.1.0.1")).toBe("absent");
+    put(store, resource("uid-1", "w", { aliases: ["net/10.1.0.1"] }));
+    await client.untilEquals(TYPE_ADDRESS, { "uid-1": "w" });
+    expect(await client.client.demand(TYPE_ADDRESS, "net/10.1.0.2")).toBe("absent");
+    first.kill();
+    put(store, resource("uid-2", "x", { aliases: ["net/10.1.0.2"] }));
+    using second = await TestServer.start(store, { port: first.grpc.port });
+    await second.observer.signal.until(() => second.observer.counts["connected"] === 1);
+    expect(await client.client.demand(TYPE_ADDRESS, "net/10.1.0.2")).toBe("present");
+  });
+
   it("asks once for a name that several wait for, across a reconnect", async () => {
     const store = newStore();
     put(store, resource("uid-1", "w"));

@@ -110,6 +110,7 @@ export class DeltaClient {
     const method = AggregatedDiscoveryService.method.deltaAggregatedResources;
     const stream: Stream = callStream(client, method, metadata);
     this.#stream = stream;
+    for (const demands of this.#demands.values()) demands.forgetAbsent();
     stream.on("data", (response: DeltaDiscoveryResponse) => {
       // One at a time: what is not applied yet stays with the server.
       stream.pause();
@@ -155,13 +156,14 @@ export class DeltaClient {
     const bytes = update.upserts.reduce((sum, { value }) => sum + value.length, 0);
     this.#options.onMessage?.(typeUrl, bytes);
     const rejected = await this.#apply(type, update);
-    this.#demands.get(typeUrl)?.answer(response, rejected);
+    const unwanted = this.#demands.get(typeUrl)?.answer(response, rejected) ?? [];
     const message = rejected.map(({ name, reason }) => `${name}: ${reason}`).join("; ");
     if (stream !== this.#stream) return;
     stream.write(
       create(DeltaDiscoveryRequestSchema, {
         typeUrl,
         responseNonce: nonce,
+        resourceNamesUnsubscribe: unwanted,
         ...(rejected.length > 0 && { errorDetail: { message } }),
       }),
     );

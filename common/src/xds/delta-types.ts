@@ -58,5 +58,5 @@ export interface DeltaClientOptions {
   readonly onMessage?: (typeUrl: string, bytes: number) => void;
 }
 
-/** What an on-demand request found. */
-export type DemandResult = "present" | "absent" | "closed";
+/** What an on-demand request found; "refused": too many wait already. */
+export type DemandResult = "present" | "absent" | "closed" | "refused";

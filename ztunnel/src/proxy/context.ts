@@ -14,6 +14,7 @@ import type { Workload } from "../state/workload.ts";
 import type { TelemetrySinks } from "../telemetry/connection-telemetry.ts";
 import type { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import type { CertificateView } from "../worker/certificates.ts";
+import type { DemandView } from "../worker/demand-view.ts";
 import type { ConnectionTable } from "./connection.ts";
 import type { HostNames } from "./host-names.ts";
 import type { RevocationGuard } from "./revocation.ts";
@@ -24,6 +25,8 @@ export interface ProxyContext {
   readonly certificates: CertificateView;
   readonly connections: ConnectionTable;
   readonly names: HostNames;
+  /** Only where xDS is on demand. */
+  readonly demand?: DemandView | undefined;
   readonly tls: TlsPolicy;
   /** undefined where no revocation lists are configured. */
   readonly revocation: RevocationGuard | undefined;

@@ -5,6 +5,7 @@ import { parseBaggage } from "@ambit/common/hbone/baggage.ts";
 import type { Headers } from "@ambit/common/hbone/headers.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import type { Identity } from "@ambit/common/tls/identity.ts";
+import { addressKey } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
 import { type Party, partyOfBaggage, partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
 import type { ProxyContext } from "./context.ts";
@@ -26,6 +27,17 @@ export function sourceParty(
     : state.workloadByAddress({ network, ip });
   if (known !== undefined) return partyOfWorkload(known);
   return config.responseBaggage ? toldParty(headers, identity) : UNKNOWN_PARTY;
+}
+
+/** Where xDS is on demand: asks for the source's workload. What is not told in time is not known. */
+export async function seekSource(
+  { state, demand }: ProxyContext,
+  { network }: Workload,
+  ip: Ip,
+): Promise<void> {
+  const address = { network, ip };
+  if (state.workloadByAddress(address) !== undefined) return;
+  await demand?.wait(addressKey(address)).catch(() => undefined);
 }
 
 /** It came through a gateway from a network that is not ours (ztunnel §1.4). */

@@ -2,7 +2,7 @@
 //   validate the authority (state/inbound-target) → name the source → serve (authorize, dial, relay).
 
 import type net from "node:net";
-import { parseAuthority } from "@ambit/common/hbone/authority.ts";
+import { type Authority, parseAuthority } from "@ambit/common/hbone/authority.ts";
 import { parseForwardedHost } from "@ambit/common/hbone/forwarded.ts";
 import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/server.ts";
 import { newTraceparent, traceIdOf, traceparentFrom } from "@ambit/common/hbone/traceparent.ts";
@@ -14,6 +14,7 @@ import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
 import { secureServer, type SecureResult } from "@ambit/common/tls/secure.ts";
 import { inboundService } from "../state/inbound-service.ts";
 import { resolveInboundTarget } from "../state/inbound-target.ts";
+import type { Missed } from "../state/mesh-state.ts";
 import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
@@ -21,7 +22,8 @@ import { baggageOf } from "../telemetry/party.ts";
 import { type Accepted, describeTunnel } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { identify } from "./identify.ts";
-import { sourceParty } from "./inbound-source.ts";
+import { seekSource, sourceParty } from "./inbound-source.ts";
+import { decideOnDemand } from "./on-demand.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
 import { guard, handshakeError, secureOptions } from "./revocation.ts";
 import { serve } from "./serve.ts";
@@ -102,14 +104,12 @@ async function handleConnect(tunnel: Tunnel, request: ConnectRequest): Promise<v
   try {
     const { context, pod, accepted, peer } = tunnel;
     const workload = await identify(context, pod);
-    const target = validate(tunnel, workload, request);
+    const target = await validate(tunnel, workload, request);
     const response = responseHeaders(context, workload);
+    const { ip } = accepted.source;
+    if (context.demand !== undefined) await seekSource(context, workload, ip);
     const { headers } = request;
-    const source = sourceParty(context, workload, {
-      ip: accepted.source.ip,
-      identity: peer,
-      headers,
-    });
+    const source = sourceParty(context, workload, { ip, identity: peer, headers });
     await serve(
       {
         id,
@@ -157,32 +157,41 @@ const EARLY_CODES: ReadonlySet<string> = new Set([
   "IP_MISMATCH",
   "UNKNOWN_SOURCE",
   "UNKNOWN_DESTINATION",
+  "XDS_UNANSWERED",
   "NO_PORT",
   "SELF_CALL",
 ]);
 
-function validate(
+/** What a CONNECT asks for, when it may. */
+async function validate(
   { context, pod, accepted }: Tunnel,
   workload: Workload,
   request: ConnectRequest,
-): { port: number; service?: Service; proxied?: SocketAddress } {
+): Promise<{ port: number; service?: Service; proxied?: SocketAddress }> {
+  const { state, demand } = context;
+  const authority = askedFor(request);
+  const query = {
+    authority,
+    localIp: accepted.destination.ip,
+    workload,
+    ownPorts: pod.ownPorts,
+  };
+  const resolve = (missed?: Missed) => resolveInboundTarget(state, { ...query, missed });
+  const target = demand === undefined ? resolve() : await decideOnDemand(demand, resolve);
+  if (!target.ok) throw new ProxyError(target.code, target.reason);
+  const named = parseForwardedHost(request.headers.get("forwarded") ?? "");
+  const { port, proxied } = target;
+  const service = target.service?.service ?? inboundService(state, workload, port, named);
+  return { port, ...(service && { service }), ...(proxied && { proxied }) };
+}
+
+function askedFor(request: ConnectRequest): Authority {
   if (request.method !== "CONNECT")
     throw new ProxyError("NOT_CONNECT", `method ${request.method} is not CONNECT`);
   const authority = request.authority === undefined ? undefined : parseAuthority(request.authority);
   if (authority === undefined)
     throw new ProxyError("BAD_AUTHORITY", `invalid authority "${request.authority ?? ""}"`);
-  const target = resolveInboundTarget(context.state, {
-    authority,
-    localIp: accepted.destination.ip,
-    workload,
-    ownPorts: pod.ownPorts,
-  });
-  if (!target.ok) throw new ProxyError(target.code, target.reason);
-  const named = parseForwardedHost(request.headers.get("forwarded") ?? "");
-  const service =
-    target.service?.service ?? inboundService(context.state, workload, target.port, named);
-  const { port, proxied } = target;
-  return { port, ...(service && { service }), ...(proxied && { proxied }) };
+  return authority;
 }
 
 /** The application is told who calls, and whom, before the caller's own bytes (ztunnel §1.6). */

@@ -8,6 +8,7 @@ import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { isCaptureProbe } from "@ambit/common/net/capture-probe.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { assert } from "@ambit/common/process/assert.ts";
+import type { Missed } from "../state/mesh-state.ts";
 import { resolveOutbound, type SettledRoute } from "../state/outbound-route.ts";
 import type { Workload } from "../state/workload.ts";
 import {
@@ -24,6 +25,7 @@ import { type DoubleTunnel, openDoubleTunnel } from "./double-tunnel.ts";
 import { identify, knownWorkload } from "./identify.ts";
 import { relayLocally } from "./local-path.ts";
 import { locate } from "./locate.ts";
+import { decideOnDemand } from "./on-demand.ts";
 import { factsAcross, outboundFacts } from "./outbound-facts.ts";
 import { asProxyError, ProxyError } from "./proxy-error.ts";
 import { sameNodePath } from "./same-node.ts";
@@ -45,7 +47,9 @@ export async function handleOutbound(
     const source = knownWorkload(context, pod) ?? (await identify(context, pod));
     const { destination } = accepted;
     const query = { source, destination, random: context.random };
-    const resolved = resolveOutbound(context.state, query);
+    const decide = (missed?: Missed) => resolveOutbound(context.state, { ...query, missed });
+    const { demand } = context;
+    const resolved = demand === undefined ? decide() : await decideOnDemand(demand, decide);
     const route = resolved.kind === "named" ? await locate(context, source, resolved) : resolved;
     await carry({ context, pod, client, accepted, source, route, traceparent });
   } catch (error) {

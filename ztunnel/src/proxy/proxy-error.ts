@@ -30,6 +30,7 @@ const MEANING = {
   NO_PORT: { flag: "-", httpStatus: 503 },
   SELF_CALL: { flag: "-", httpStatus: 503 },
   NO_UPSTREAM: { flag: "CONNECT", httpStatus: 503 },
+  XDS_UNANSWERED: { flag: "CONNECT", httpStatus: 503 },
   UNKNOWN_WAYPOINT: { flag: "CONNECT", httpStatus: 503 },
   UNKNOWN_GATEWAY: { flag: "CONNECT", httpStatus: 503 },
   CONNECT_FAILED: { flag: "CONNECT", httpStatus: 503 },

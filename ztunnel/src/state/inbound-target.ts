@@ -5,8 +5,9 @@ import type { Authority } from "@ambit/common/hbone/authority.ts";
 import { type Ip, ipFamily } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { serviceKey } from "./service.ts";
-import type { FoundAddress, MeshState } from "./mesh-state.ts";
+import { addressKey, type FoundAddress, type MeshState, type Missed } from "./mesh-state.ts";
 import type { StoredService } from "./service-store.ts";
+import { gatewayKey } from "./waypoint-choice.ts";
 import type { GatewayAddress, Workload } from "./workload.ts";
 
 export type InboundTarget =
@@ -31,6 +32,7 @@ export interface InboundQuery {
   readonly workload: Workload;
   /** Ports of our own in the pod, never to be called. */
   readonly ownPorts: ReadonlySet<number>;
+  readonly missed?: Missed | undefined;
 }
 
 export function resolveInboundTarget(state: MeshState, query: InboundQuery): InboundTarget {
@@ -43,9 +45,7 @@ export function resolveInboundTarget(state: MeshState, query: InboundQuery): Inb
     };
   }
   const resolved: PortOrRefusal =
-    authority.kind === "address"
-      ? { port: authority.port }
-      : hostnamePort(state, authority, workload);
+    authority.kind === "address" ? { port: authority.port } : hostnamePort(state, authority, query);
   if ("code" in resolved) return { ok: false, ...resolved };
   const port = workload.applicationTunnel?.port ?? resolved.port;
   for (const called of [resolved.port, port]) {
@@ -79,10 +79,13 @@ function noVip(authority: Authority): InboundTarget {
 }
 
 /** The pod's own address, any when it has an application tunnel, or one whose waypoint the pod is. */
-function addressIsServed(state: MeshState, ip: Ip, { localIp, workload }: InboundQuery): boolean {
+function addressIsServed(state: MeshState, ip: Ip, query: InboundQuery): boolean {
+  const { localIp, workload } = query;
   if (ip === localIp || workload.applicationTunnel !== undefined) return true;
-  const found = state.findAddress({ network: workload.network, ip }, undefined);
-  return waypointsOf(found).some((waypoint) => isAttached(state, waypoint, workload, localIp));
+  const address = { network: workload.network, ip };
+  const found = state.findAddress(address, undefined);
+  if (found === undefined) query.missed?.(addressKey(address));
+  return waypointsOf(found).some((waypoint) => isAttached(state, waypoint, query));
 }
 
 /** Every waypoint that traffic to an address may be sent through, the weighted ones too. */
@@ -95,10 +98,10 @@ function waypointsOf(found: FoundAddress | undefined): readonly GatewayAddress[]
 
 function isAttached(
   state: MeshState,
-  { destination }: GatewayAddress,
-  workload: Workload,
-  localIp: Ip,
+  gateway: GatewayAddress,
+  { workload, localIp, missed }: InboundQuery,
 ): boolean {
+  const { destination } = gateway;
   const service =
     destination.kind === "address"
       ? state.services.byAddress(destination, workload.namespace)
@@ -108,6 +111,7 @@ function isAttached(
     destination.kind === "address"
       ? state.workloadByAddress(destination)
       : state.workloadByHostname(destination.namespace, destination.hostname);
+  if (owner === undefined) missed?.(gatewayKey(gateway));
   return owner?.addresses.includes(localIp) ?? false;
 }
 
@@ -118,10 +122,12 @@ type PortOrRefusal =
 function hostnamePort(
   state: MeshState,
   { hostname, port }: { hostname: string; port: number },
-  workload: Workload,
+  { workload, missed }: InboundQuery,
 ): PortOrRefusal {
-  const service = state.services.byHostname(hostname, workload.namespace);
+  const { namespace } = workload;
+  const service = state.services.byHostname(hostname, namespace);
   if (service === undefined) {
+    missed?.(serviceKey({ namespace, hostname }));
     return { code: "UNKNOWN_DESTINATION", reason: `hostname ${hostname} is not a known service` };
   }
   const target =

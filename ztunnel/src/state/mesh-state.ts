@@ -31,6 +31,14 @@ export type FoundAddress =
   | { readonly kind: "workload"; readonly workload: Workload }
   | { readonly kind: "service"; readonly found: StoredService };
 
+/** Told the resource name of what was looked for and not found, where state comes on demand. */
+export type Missed = (key: string) => void;
+
+/** By what an address is asked for on demand (ztunnel §6.1). */
+export function addressKey({ network, ip }: NetworkAddress): string {
+  return `${network}/${ip}`;
+}
+
 /** Which pod a listener belongs to, as the node agent told us. */
 export interface PodInfo {
   readonly name: string;

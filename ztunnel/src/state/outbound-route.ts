@@ -6,7 +6,7 @@ import { type Ip, type IpFamily, ipFamily } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { parseSpiffeId, type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
 import { chooseEndpoint, type ChosenEndpoint, type Random } from "./endpoint-choice.ts";
-import type { MeshState } from "./mesh-state.ts";
+import { addressKey, type MeshState, type Missed } from "./mesh-state.ts";
 import { type Service, serviceKey } from "./service.ts";
 import type { StoredService } from "./service-store.ts";
 import { chooseWaypoint, type FoundWaypoint, resolveGateway } from "./waypoint-choice.ts";
@@ -89,6 +89,7 @@ export interface OutboundQuery {
   /** As the application dialed it. */
   readonly destination: SocketAddress;
   readonly random: Random;
+  readonly missed?: Missed | undefined;
   /** Called for every step, when someone wants to know why. */
   readonly record?: (step: DecisionStep) => void;
 }
@@ -97,6 +98,7 @@ export function resolveOutbound(state: MeshState, query: OutboundQuery): Outboun
   const { source, destination, record } = query;
   const address = { network: source.network, ip: destination.ip };
   const dialed = state.findAddress(address, source.namespace);
+  if (dialed === undefined) query.missed?.(addressKey(address));
   record?.({ question: `what is ${formatSocketAddress(destination)}`, answer: describe(dialed) });
   if (dialed?.kind === "service") {
     const route = serviceWaypointRoute(state, dialed.found, query);

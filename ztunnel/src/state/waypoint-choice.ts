@@ -4,8 +4,8 @@
 import { type Ip, ipFamily } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { chooseEndpoint, type ChosenEndpoint, chooseIp, type Random } from "./endpoint-choice.ts";
-import type { MeshState } from "./mesh-state.ts";
-import type { Service } from "./service.ts";
+import { addressKey, type MeshState, type Missed } from "./mesh-state.ts";
+import { type Service, serviceKey } from "./service.ts";
 import type { StoredService } from "./service-store.ts";
 import type { GatewayAddress, Workload } from "./workload.ts";
 
@@ -30,6 +30,7 @@ interface GatewayQuery {
   readonly source: Workload;
   readonly destination: SocketAddress;
   readonly random: Random;
+  readonly missed?: Missed | undefined;
 }
 
 /** The waypoint of a service: weighted ones first, then its own; undefined when it has none. */
@@ -70,9 +71,17 @@ export function resolveGateway(
     destination.kind === "address"
       ? state.workloadByAddress(destination)
       : state.workloadByHostname(destination.namespace, destination.hostname);
-  if (workload === undefined) return unknown(reference);
+  if (workload === undefined) {
+    query.missed?.(gatewayKey(reference));
+    return unknown(reference);
+  }
   const ip = chooseIp(workload.addresses, [], familyOf(reference, query));
   return found(reference, query, { workload, port: hboneMtlsPort, ...(ip && { ip }) });
+}
+
+/** By what a waypoint or gateway is asked for on demand. */
+export function gatewayKey({ destination }: GatewayAddress): string {
+  return destination.kind === "address" ? addressKey(destination) : serviceKey(destination);
 }
 
 function viaService(
@@ -117,9 +126,6 @@ function unknown(
   { destination }: GatewayAddress,
   why = "the mesh does not know it",
 ): UnknownWaypoint {
-  const name =
-    destination.kind === "address"
-      ? destination.ip
-      : `${destination.namespace}/${destination.hostname}`;
+  const name = destination.kind === "address" ? destination.ip : serviceKey(destination);
   return { kind: "unknown", reason: `unknown waypoint ${name}: ${why}` };
 }

@@ -3,6 +3,7 @@
 
 import type { WorkloadCertificate } from "@ambit/common/tls/certificate.ts";
 import type { SpiffeId } from "@ambit/common/tls/identity.ts";
+import type { DemandResult } from "@ambit/common/xds/delta-types.ts";
 import type { Config } from "../config.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { PodInfo, Rejection, ResourceUpdate } from "../state/mesh-state.ts";
@@ -46,6 +47,11 @@ export interface Requests {
   ping: { readonly ask: null; readonly answer: null };
   /** Cuts the pod's connections and closes its listeners. */
   removePod: { readonly ask: { readonly uid: string }; readonly answer: null };
+  /** What the control plane said of a resource that some worker lacked. */
+  demanded: {
+    readonly ask: { readonly key: string; readonly result: DemandResult };
+    readonly answer: null;
+  };
   certificate: {
     readonly ask: {
       readonly id: SpiffeId;
@@ -86,5 +92,7 @@ export type AnswerMessage =
 export type WorkerMessage =
   | AnswerMessage
   | { readonly type: "ready" }
+  /** On-demand xDS: a resource that the state lacks. */
+  | { readonly type: "resourceWanted"; readonly key: string }
   | { readonly type: "certificateWanted"; readonly id: SpiffeId }
   | { readonly type: "certificateUnwanted"; readonly id: SpiffeId };

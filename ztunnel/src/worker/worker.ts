@@ -24,6 +24,7 @@ import { FailureLog } from "../telemetry/failure-log.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
+import { DemandView } from "./demand-view.ts";
 import type {
   RequestMessage,
   RequestName,
@@ -51,6 +52,9 @@ const context: ProxyContext = {
   certificates: new CertificateView(systemClock, (id) => tell({ type: "certificateWanted", id })),
   connections: new ConnectionTable(),
   names: new HostNames(systemClock, Math.random),
+  demand: config.xdsOnDemand
+    ? new DemandView(systemClock, (key) => tell({ type: "resourceWanted", key }))
+    : undefined,
   tls: new TlsPolicy(config.tls),
   revocation: config.crlPath === undefined ? undefined : new RevocationGuard(),
   telemetry: { metrics, failures, access: log.scope("access"), clock: systemClock },
@@ -109,6 +113,10 @@ const handlers: Handlers = {
     await proxy?.stop("immediate", 0);
     if (identity !== undefined && !localIdentities().has(identity))
       tell({ type: "certificateUnwanted", id: identity });
+    return null;
+  },
+  demanded: ({ key, result }) => {
+    context.demand?.update(key, result);
     return null;
   },
   certificate: ({ id, certificate, error }) => {

@@ -5,7 +5,13 @@ import { systemClock } from "@ambit/common/process/clock.ts";
 import { tlsOptions } from "@ambit/common/tls/tls-policy.ts";
 import { callMetadata, channelTarget } from "@ambit/common/xds/control-plane.ts";
 import { DeltaClient } from "@ambit/common/xds/delta-client.ts";
-import type { NodeIdentity, Rejection, TypeUpdate } from "@ambit/common/xds/delta-types.ts";
+import type {
+  DemandResult,
+  NodeIdentity,
+  Rejection,
+  TypeSubscription,
+  TypeUpdate,
+} from "@ambit/common/xds/delta-types.ts";
 import { TYPE_ADDRESS, TYPE_AUTHORIZATION } from "@ambit/common/xds/resource-type.ts";
 import type { Config } from "../config.ts";
 import type { MainMetrics } from "../metrics.ts";
@@ -18,6 +24,8 @@ import { UserError } from "@ambit/common/process/errors.ts";
 export interface Mesh {
   /** Resolves when the workers have the whole state for the first time. */
   readonly synced: Promise<void>;
+  /** On-demand xDS: asks for an address and waits for the answer, which the workers then have. */
+  demand(key: string): Promise<DemandResult>;
   close(): void;
 }
 
@@ -30,7 +38,12 @@ export function startMesh(
 ): Mesh {
   return config.xdsAddress !== undefined
     ? followControlPlane(config, workers, log, metrics)
-    : { synced: loadLocalMesh(config, workers, log), close: () => undefined };
+    : {
+        synced: loadLocalMesh(config, workers, log),
+        // A file is the whole mesh: what is not in it does not exist.
+        demand: () => Promise.resolve("absent"),
+        close: () => undefined,
+      };
 }
 
 function followControlPlane(
@@ -49,16 +62,19 @@ function followControlPlane(
     headers: config.xdsHeaders,
     tls: tlsOptions(config.tls),
   };
-  const type = (typeUrl: string, kind: XdsKind) => ({
+  const type = (typeUrl: string, kind: XdsKind, mode: TypeSubscription["mode"]) => ({
     typeUrl,
-    mode: "wildcard" as const,
+    mode,
     onUpdate: (update: TypeUpdate) => applyEverywhere(workers, kind, update),
   });
   const client = new DeltaClient({
     target: async () => channelTarget(controlPlane),
     metadata: async () => callMetadata(controlPlane),
     node: nodeOf(config),
-    types: [type(TYPE_ADDRESS, "address"), type(TYPE_AUTHORIZATION, "authorization")],
+    types: [
+      type(TYPE_ADDRESS, "address", config.xdsOnDemand ? "on-demand" : "wildcard"),
+      type(TYPE_AUTHORIZATION, "authorization", "wildcard"),
+    ],
     clock: systemClock,
     log,
     onSynced: () => synced.resolve(),
@@ -68,7 +84,11 @@ function followControlPlane(
     },
     onTermination: (reason) => metrics.xdsTerminations.inc({ reason }),
   });
-  return { synced: synced.promise, close: () => client.close() };
+  return {
+    synced: synced.promise,
+    demand: (key) => client.demand(TYPE_ADDRESS, key),
+    close: () => client.close(),
+  };
 }
 
 /** Every worker applies the same bytes, so the first one's verdict stands for all. */

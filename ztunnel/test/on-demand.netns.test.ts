@@ -1,0 +1,75 @@
+// A whole ztunnel that asks the control plane only for what connections need.
+
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { TunnelProtocol } from "@ambit/api/gen/istio/workload_pb.ts";
+import { FakeAgent, SNAPSHOT } from "../src/testing/fake-agent.ts";
+import { ControlPlane } from "./control-plane.ts";
+import { CLIENT_IP, Lab, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
+
+const COMPLETE = { scope: "access", message: "connection complete" };
+
+let lab: Lab;
+let agent: FakeAgent;
+let mesh: ControlPlane;
+let ztunnel: Ztunnel;
+
+beforeEach(async () => {
+  lab = new Lab();
+  agent = new FakeAgent(join(lab.folder, "zds.sock"));
+  mesh = await ControlPlane.start(lab.fd("node"));
+  lab.echo();
+  lab.stopRedirecting("server");
+  mesh.workload("client", [CLIENT_IP]).workload("stranger", ["10.78.0.9"], { node: "node-2" });
+  ztunnel = lab.ztunnel("node", {
+    NODE_NAME: "node-1",
+    INPOD_UDS: join(lab.folder, "zds.sock"),
+    XDS_ON_DEMAND: "true",
+    ISTIO_META_DNS_CAPTURE: "false",
+    ZTUNNEL_WORKER_THREADS: "2",
+    ...mesh.env,
+  });
+  await agent.connected();
+  const workloadInfo = { name: "client", namespace: "ns", serviceAccount: "client" };
+  const add = { case: "add" as const, value: { uid: "uid-client", workloadInfo } };
+  expect(await agent.send(add, lab.fd("client"))).toBe("");
+  expect(await agent.send(SNAPSHOT)).toBe("");
+});
+afterEach(() => {
+  agent.close();
+  mesh[Symbol.dispose]();
+  lab[Symbol.dispose]();
+});
+
+async function knownWorkloads(): Promise<string[]> {
+  const dump = (await ztunnel.json("/config_dump")) as { workloads: { name: string }[] };
+  return dump.workloads.map(({ name }) => name).toSorted();
+}
+
+/** A connection to the echo server; its access line. */
+async function talk(): Promise<Readonly<Record<string, unknown>>> {
+  const before = ztunnel.lines.length;
+  const socket = await lab.connect();
+  expect(await roundTrip(socket, "hello")).toBe("hello");
+  socket.end();
+  await ztunnel.line(COMPLETE);
+  return ztunnel.lines.slice(before).find(({ message }) => message === COMPLETE.message)!;
+}
+
+describe("a ztunnel that asks on demand", () => {
+  it("knows its own node, and what was dialed", async () => {
+    mesh.workload("server", [SERVER_IP], {
+      node: "node-2",
+      tunnelProtocol: TunnelProtocol.NONE,
+    });
+    expect(await knownWorkloads()).toEqual(["client"]);
+    expect(await talk()).toMatchObject({ "src.workload": "client", "dst.workload": "server" });
+    expect(await knownWorkloads()).toEqual(["client", "server"]);
+  });
+
+  it("passes through to what the control plane does not know", async () => {
+    const line = await talk();
+    expect(line).toMatchObject({ "src.workload": "client", path: "tcp" });
+    expect(line).not.toHaveProperty("dst.workload");
+  });
+});
