@@ -55,6 +55,10 @@ const VALUES: readonly [string, string, keyof Config, unknown][] = [
   ["IPV6_ENABLED", "false", "ipv6", false],
   ["INPOD_PORT_REUSE", "false", "portReuse", false],
   ["ISTIO_META_DNS_CAPTURE", "false", "dnsProxy", false],
+  ["ISTIO_META_DNS_CAPTURE", "TRUE", "dnsProxy", true],
+  ["ISTIO_META_DNS_PROXY_ADDR", "127.0.0.2:53", "dnsProxyAddress", { ip: "127.0.0.2", port: 53 }],
+  ["ISTIO_META_DNS_PROXY_ADDR", "localhost:5353", "dnsProxyAddress", { port: 5353 }],
+  ["PREFERED_SERVICE_NAMESPACE", "shared", "preferredServiceNamespace", "shared"],
   ["ENABLE_RESPONSE_BAGGAGE", "false", "responseBaggage", false],
   ["LOCALHOST_APP_TUNNEL", "false", "localhostAppTunnel", false],
   ["POOL_MAX_STREAMS_PER_CONNECTION", "1", "poolStreamsPerConnectionMax", 1],
@@ -160,6 +164,7 @@ const BAD: readonly [Record<string, string>, string][] = [
   [{ PROXY_CONFIG: "proxyAdminPort: high" }, "PROXY_CONFIG"],
   [{ PROXY_CONFIG: "{" }, "PROXY_CONFIG"],
   [{ XDS_ON_DEMAND: "true" }, "XDS_ON_DEMAND"],
+  [{ ISTIO_META_DNS_PROXY_ADDR: "not-an-address" }, "ISTIO_META_DNS_PROXY_ADDR"],
   [{ TLS12_ENABLED: "perhaps" }, "TLS12_ENABLED"],
   [{ COMPLIANCE_POLICY: "fips-999" }, "COMPLIANCE_POLICY"],
 ];

@@ -9,6 +9,8 @@ import { type Environment, EnvironmentReader } from "@ambit/common/process/confi
 import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
 import { DEFAULT_BPF_FS } from "@ambit/common/sys/bpffs.ts";
 import { COMPLIANCE_POLICIES, type TlsSettings } from "@ambit/common/tls/tls-policy.ts";
+import type { Ip } from "@ambit/common/net/ip.ts";
+import { parseSocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { Keepalive } from "@ambit/common/sys/sockets.ts";
 import { MESH_CONFIG_FILE, prefixed, withMeshDefaults } from "./mesh-config.ts";
 
@@ -59,6 +61,10 @@ export interface Config {
   readonly ipv6: boolean;
   readonly portReuse: boolean;
   readonly dnsProxy: boolean;
+  /** Where a pod's DNS proxy listens; on all of its loopback addresses without an `ip`. */
+  readonly dnsProxyAddress: { readonly ip?: Ip; readonly port: number };
+  /** Whose service a name means when several namespaces have it, after the client's and a canonical one. */
+  readonly preferredServiceNamespace: string | undefined;
   /** Baggage is told in answers, and believed of sources that xDS does not know. */
   readonly responseBaggage: boolean;
   /** Applications behind a PROXY header listen on loopback. */
@@ -198,7 +204,10 @@ function readPods(read: EnvironmentReader) {
     originalSource: read.text("ENABLE_ORIG_SRC") === undefined ? "auto" : spoof,
     bpfFs: read.text("BPF_FS", DEFAULT_BPF_FS),
     ipv6: read.flag("IPV6_ENABLED", true),
-    dnsProxy: read.text("ISTIO_META_DNS_CAPTURE", "true") === "true",
+    dnsProxy: read.text("ISTIO_META_DNS_CAPTURE", "true").toLowerCase() === "true",
+    dnsProxyAddress: read.parsed("ISTIO_META_DNS_PROXY_ADDR", { port: DNS_PORT }, parseDnsAddress),
+    // Istio spells it so.
+    preferredServiceNamespace: read.text("PREFERED_SERVICE_NAMESPACE"),
   } as const;
 }
 
@@ -250,6 +259,13 @@ function defaultControlPlane(env: Environment): string {
 
 function withScheme(address: string): string {
   return address.includes("://") ? address : `https://${address}`;
+}
+
+/** `localhost:port`, or an address with a port. */
+function parseDnsAddress(text: string): Config["dnsProxyAddress"] {
+  const address = parseSocketAddress(text.replace(/^localhost:/, "127.0.0.1:"));
+  if (address === undefined) throw new Error(`"${text}" is not an address like 127.0.0.1:15053`);
+  return text.startsWith("localhost:") ? { port: address.port } : address;
 }
 
 function parseWorkloadInfo(text: string): Config["proxyWorkload"] {

@@ -1,120 +1,116 @@
-// DNS messages (RFC 1035, RFC 6891) for the answers we give ourselves. Messages that we relay are never
-// taken apart.
+// DNS messages of our own making (RFC 1035 §4.1, RFC 6891): answers about what the mesh owns, and errors.
+// The question goes back exactly as it came, so that clients which mix its case recognise it.
 
-import packet from "dns-packet";
-import { ipFamily } from "@ambit/common/net/ip.ts";
+import { type Ip, ipFamily, ipToBytes } from "@ambit/common/net/ip.ts";
+import {
+  CLASS_IN,
+  type Edns,
+  Flag,
+  HEADER_BYTES,
+  parseQuery,
+  type Question,
+  type Rcode,
+  RecordType,
+  UDP_PAYLOAD_BYTES_MIN,
+  udpPayloadBytesMax,
+} from "./query.ts";
 import type { LocalAnswer } from "./resolve.ts";
 
 /** Long enough to cache, short enough to follow endpoints (ztunnel §3.6). */
 const TTL_SECONDS = 30;
-const UDP_PAYLOAD_BYTES_MIN = 512;
-const OPCODE_MASK = 0x7800;
-const RESPONSE_FLAG = 0x8000;
-
-export const Rcode = { FORMERR: 1, SERVFAIL: 2, NOTIMP: 4 } as const;
-
-export interface Question {
-  readonly id: number;
-  /** Lower case, no final dot. */
-  readonly name: string;
-  readonly type: string;
-  readonly message: packet.DecodedPacket;
-  readonly udpPayloadBytesMax: number;
-}
-
-export type ParsedQuery =
-  | { readonly ok: true; readonly question: Question }
-  | { readonly ok: false; readonly id: number; readonly rcode: number };
-
-/** Reads a query; malformed or unsupported ones come back with the code to answer. */
-export function parseQuery(bytes: Buffer): ParsedQuery | undefined {
-  if (bytes.length < 12) return undefined;
-  const id = bytes.readUInt16BE(0);
-  const flags = bytes.readUInt16BE(2);
-  if (flags & RESPONSE_FLAG) return { ok: false, id, rcode: Rcode.FORMERR };
-  if (flags & OPCODE_MASK) return { ok: false, id, rcode: Rcode.NOTIMP };
-  try {
-    const message = packet.decode(bytes);
-    const [question] = message.questions ?? [];
-    if (question === undefined) return { ok: false, id, rcode: Rcode.FORMERR };
-    const edns = message.additionals?.find((record) => record.type === "OPT");
-    const payload = edns?.type === "OPT" ? edns.udpPayloadSize : UDP_PAYLOAD_BYTES_MIN;
-    const name = question.name.toLowerCase().replace(/\.$/, "");
-    const udpPayloadBytesMax = Math.max(UDP_PAYLOAD_BYTES_MIN, payload);
-    return { ok: true, question: { id, name, type: question.type, message, udpPayloadBytesMax } };
-  } catch {
-    return { ok: false, id, rcode: Rcode.FORMERR };
-  }
-}
+/** A pointer to the question's name (§4.1.4). */
+const POINTER = 0xc000;
 
 /** Our own answer; over UDP it is truncated, with TC set, to what the client can take. */
 export function encodeAnswer(
   question: Question,
-  answer: LocalAnswer,
+  { addresses, canonicalName }: LocalAnswer,
   transport: "udp" | "tcp",
 ): Buffer {
-  const { name } = question.message.questions![0]!;
-  const owner = answer.canonicalName ?? name;
-  const records: packet.Answer[] = answer.addresses.map((ip) => ({
-    type: ipFamily(ip) === 4 ? ("A" as const) : ("AAAA" as const),
-    name: owner,
-    ttl: TTL_SECONDS,
-    data: ip,
-  }));
-  if (answer.canonicalName !== undefined) {
-    records.unshift({ type: "CNAME", name, ttl: TTL_SECONDS, data: answer.canonicalName });
+  const head = question.message.subarray(HEADER_BYTES, question.end);
+  const records: Buffer[] = [];
+  let owner = HEADER_BYTES;
+  if (canonicalName !== undefined && addresses.length > 0) {
+    records.push(record(owner, RecordType.CNAME, encodeName(canonicalName)));
+    owner = question.end + RECORD_FIELDS_BYTES;
   }
-  const whole = encode(question, records, false);
-  if (transport === "tcp" || whole.length <= question.udpPayloadBytesMax) return whole;
-  return truncated(question, records);
+  for (const ip of addresses) records.push(addressRecord(owner, ip));
+  const edns = question.edns === undefined ? [] : [ednsRecord(question.edns)];
+  const limit = transport === "udp" ? udpPayloadBytesMax(question) : Infinity;
+  const kept = fitting(records, limit - HEADER_BYTES - head.length - byteLength(edns));
+  const cut = kept < records.length ? Flag.truncated : 0;
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.writeUInt16BE(question.message.readUInt16BE(0), 0);
+  header.writeUInt16BE(responseFlags(question.message) | Flag.authoritative | cut, 2);
+  header.writeUInt16BE(1, 4);
+  header.writeUInt16BE(kept, 6);
+  header.writeUInt16BE(edns.length, 10);
+  return Buffer.concat([header, head, ...records.slice(0, kept), ...edns]);
 }
 
-function truncated(question: Question, records: readonly packet.Answer[]): Buffer {
-  for (let count = records.length - 1; count > 0; count--) {
-    const part = encode(question, records.slice(0, count), true);
-    if (part.length <= question.udpPayloadBytesMax) return part;
+/** An error about `query`, with its question when it has one that can be read. */
+export function encodeError(query: Buffer, rcode: Rcode): Buffer {
+  const parsed = parseQuery(query);
+  const head = parsed?.ok ? query.subarray(HEADER_BYTES, parsed.question.end) : Buffer.alloc(0);
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.writeUInt16BE(query.readUInt16BE(0), 0);
+  header.writeUInt16BE(responseFlags(query) | rcode, 2);
+  header.writeUInt16BE(head.length > 0 ? 1 : 0, 4);
+  return Buffer.concat([header, head]);
+}
+
+/** What an answer repeats of its query's flags (RFC 1035 §4.1.1, RFC 4035 §3.2.2). */
+function responseFlags(query: Buffer): number {
+  const repeated = Flag.opcode | Flag.recursionDesired | Flag.checkingDisabled;
+  return Flag.response | Flag.recursionAvailable | (query.readUInt16BE(2) & repeated);
+}
+
+/** How many of the records, from the first, fit in `bytesMax`. */
+function fitting(records: readonly Buffer[], bytesMax: number): number {
+  let count = 0;
+  for (let used = 0; count < records.length; count++) {
+    used += records[count]!.length;
+    if (used > bytesMax) break;
   }
-  return encode(question, [], true);
+  return count;
 }
 
-function encode(
-  { id, message, udpPayloadBytesMax }: Question,
-  answers: readonly packet.Answer[],
-  cut: boolean,
-): Buffer {
-  const flags =
-    packet.AUTHORITATIVE_ANSWER |
-    packet.RECURSION_AVAILABLE |
-    (message.flag_rd ? packet.RECURSION_DESIRED : 0) |
-    (cut ? packet.TRUNCATED_RESPONSE : 0);
-  const hasEdns = message.additionals?.some((record) => record.type === "OPT") ?? false;
-  return packet.encode({
-    type: "response",
-    id,
-    flags,
-    questions: message.questions ?? [],
-    answers: [...answers],
-    additionals: hasEdns ? [ednsRecord(udpPayloadBytesMax)] : [],
-  });
+function byteLength(buffers: readonly Buffer[]): number {
+  return buffers.reduce((sum, { length }) => sum + length, 0);
 }
 
-function ednsRecord(udpPayloadSize: number): packet.OptAnswer {
-  return {
-    type: "OPT",
-    name: ".",
-    udpPayloadSize,
-    extendedRcode: 0,
-    ednsVersion: 0,
-    flags: 0,
-    flag_do: false,
-    options: [],
-  };
+function addressRecord(owner: number, ip: Ip): Buffer {
+  const type = ipFamily(ip) === 4 ? RecordType.A : RecordType.AAAA;
+  return record(owner, type, Buffer.from(ipToBytes(ip)));
 }
 
-/** A bare error: header only, with the query's id. */
-export function encodeError(id: number, rcode: number): Buffer {
-  const bytes = Buffer.alloc(12);
-  bytes.writeUInt16BE(id, 0);
-  bytes.writeUInt16BE(RESPONSE_FLAG | packet.RECURSION_AVAILABLE | rcode, 2);
+/** Owner pointer, type, class, TTL and length of the data, which follows. */
+const RECORD_FIELDS_BYTES = 12;
+
+function record(owner: number, type: number, data: Buffer): Buffer {
+  const fields = Buffer.alloc(RECORD_FIELDS_BYTES);
+  fields.writeUInt16BE(POINTER | owner, 0);
+  fields.writeUInt16BE(type, 2);
+  fields.writeUInt16BE(CLASS_IN, 4);
+  fields.writeUInt32BE(TTL_SECONDS, 6);
+  fields.writeUInt16BE(data.length, 10);
+  return Buffer.concat([fields, data]);
+}
+
+/** Only names that were read by parseQuery come here, so that labels are short and plain. */
+function encodeName(name: string): Buffer {
+  const labels = name
+    .split(".")
+    .flatMap((label) => [Buffer.of(label.length), Buffer.from(label, "latin1")]);
+  return Buffer.concat([...labels, Buffer.of(0)]);
+}
+
+/** What the client said of itself, repeated as Istio does (RFC 6891 §6.1.2). */
+function ednsRecord({ payloadBytesMax, version, dnssecOk }: Edns): Buffer {
+  const bytes = Buffer.alloc(11);
+  bytes.writeUInt16BE(RecordType.OPT, 1);
+  bytes.writeUInt16BE(Math.max(UDP_PAYLOAD_BYTES_MIN, payloadBytesMax), 3);
+  bytes[6] = version;
+  bytes[7] = dnssecOk ? 0x80 : 0;
   return bytes;
 }

@@ -1,17 +1,18 @@
-// The DNS proxy of one pod: UDP and TCP on the pod's loopback. Answers A and AAAA for what the mesh owns
-// and relays everything else bit for bit.
+// The sockets of a pod's DNS proxy: UDP and TCP on the pod's loopback. What is said on them is the
+// answerer's.
 
 import { existsSync, readFileSync } from "node:fs";
 import net from "node:net";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { inNetns } from "@ambit/common/sys/netns.ts";
 import { listenTcp } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
-import { identify } from "../proxy/identify.ts";
-import { encodeAnswer, encodeError, parseQuery, Rcode, type Question } from "./answer.ts";
-import { Forwarder, frameTcp, readNameservers, TcpMessages } from "./forward.ts";
-import { resolveLocally } from "./resolve.ts";
+import { Answerer } from "./answerer.ts";
+import { Forwarder } from "./forward.ts";
+import { readResolvConf } from "./resolv-conf.ts";
+import { frameTcp, TcpMessages } from "./tcp-messages.ts";
 import { UdpEndpoint } from "./udp-endpoint.ts";
 
 /** TCP clients of one pod; a pod's resolver needs one or two. */
@@ -20,31 +21,41 @@ const TCP_CLIENTS_MAX = 64;
 const TCP_IDLE_TIMEOUT_MS = 5_000;
 const DISABLE_IPV6 = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 
-type Transport = "udp" | "tcp";
+/** Where upstream resolvers listen. */
+const DNS_SERVER_PORT = 53;
+
+/** What comes from ztunnel's own surroundings unless a test says otherwise. */
+export interface DnsSurroundings {
+  readonly upstreams: readonly SocketAddress[];
+  readonly searchDomains: readonly string[];
+}
 
 export class DnsProxy {
   readonly #context: ProxyContext;
   readonly #pod: Pod;
-  readonly #forwarder: Forwarder;
+  readonly #answerer: Answerer;
   readonly #udp: UdpEndpoint[] = [];
   readonly #tcp: net.Server[] = [];
   #tcpClients = 0;
 
   /** Binds UDP and TCP; throws SystemError, with nothing left open, when a port is taken. */
-  constructor(context: ProxyContext, pod: Pod, port: number) {
+  constructor(context: ProxyContext, pod: Pod, surroundings = systemSurroundings()) {
     this.#context = context;
     this.#pod = pod;
-    const { packetMark, ipv6 } = context.config;
-    this.#forwarder = new Forwarder({
+    const { dnsProxyAddress, packetMark, ipv6 } = context.config;
+    const forwarder = new Forwarder({
       netnsFd: pod.netnsFd,
       mark: packetMark,
       clock: context.clock,
-      upstreams: readNameservers(),
+      upstreams: surroundings.upstreams,
       forced: pod.drain.forced,
     });
+    const ownSearchDomains = surroundings.searchDomains;
+    this.#answerer = new Answerer({ context, pod, forwarder, ownSearchDomains });
+    const { ip, port } = dnsProxyAddress;
     const loopbacks = ["127.0.0.1", ...(ipv6 && podHasIpv6(pod) ? ["::1"] : [])] as Ip[];
     try {
-      for (const ip of loopbacks) this.#bind(ip, port);
+      for (const own of ip === undefined ? loopbacks : [ip]) this.#bind(own, port);
     } catch (error) {
       this.close();
       throw error;
@@ -78,7 +89,7 @@ export class DnsProxy {
       ...(packetMark !== undefined && { mark: packetMark }),
     };
     const udp = new UdpEndpoint(this.#pod.netnsFd, options, {
-      answer: (query) => this.#answer(query, "udp"),
+      answer: (query) => this.#answerer.answer(query, "udp"),
       onError: (error) =>
         this.#context.log.warn("DNS socket failed", { error: errorMessage(error) }),
     });
@@ -93,39 +104,17 @@ export class DnsProxy {
     socket.on("close", () => this.#tcpClients--);
     socket.setTimeout(TCP_IDLE_TIMEOUT_MS, () => socket.destroy());
     const messages = new TcpMessages((query) => {
-      void this.#answer(query, "tcp").then((answer) => answer && socket.write(frameTcp(answer)));
+      void this.#answerer
+        .answer(query, "tcp")
+        .then((answer) => answer && socket.write(frameTcp(answer)));
     });
     socket.on("data", (chunk: Buffer) => messages.push(chunk));
   }
+}
 
-  /** The answer to one query, ours or an upstream's; undefined for what is no DNS message. */
-  async #answer(query: Buffer, transport: Transport): Promise<Buffer | undefined> {
-    const parsed = parseQuery(query);
-    if (parsed === undefined) return undefined;
-    if (!parsed.ok) return encodeError(parsed.id, parsed.rcode);
-    const { question } = parsed;
-    try {
-      const own = await this.#resolve(question);
-      if (own !== undefined) return encodeAnswer(question, own, transport);
-    } catch {
-      return encodeError(question.id, Rcode.SERVFAIL);
-    }
-    return (
-      (await this.#forwarder.forward(query, transport)) ?? encodeError(question.id, Rcode.SERVFAIL)
-    );
-  }
-
-  async #resolve(question: Question): Promise<ReturnType<typeof resolveLocally>> {
-    if (question.type !== "A" && question.type !== "AAAA") return undefined;
-    const client = await identify(this.#context, this.#pod);
-    return resolveLocally(this.#context.state, {
-      name: question.name,
-      family: question.type === "A" ? 4 : 6,
-      client,
-      clusterDomain: this.#context.config.clusterDomain,
-      random: this.#context.random,
-    });
-  }
+function systemSurroundings(): DnsSurroundings {
+  const { nameservers, searchDomains } = readResolvConf();
+  return { upstreams: nameservers.map((ip) => ({ ip, port: DNS_SERVER_PORT })), searchDomains };
 }
 
 /** ::1 can be bound unless the pod switched IPv6 off on its loopback. */

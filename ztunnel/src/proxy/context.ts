@@ -12,6 +12,7 @@ import type { Random } from "../state/endpoint-choice.ts";
 import type { MeshState, PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
 import type { TelemetrySinks } from "../telemetry/connection-telemetry.ts";
+import type { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import type { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import type { CertificateView } from "../worker/certificates.ts";
 import type { DemandView } from "../worker/demand-view.ts";
@@ -31,6 +32,7 @@ export interface ProxyContext {
   /** undefined where no revocation lists are configured. */
   readonly revocation: RevocationGuard | undefined;
   readonly telemetry: TelemetrySinks;
+  readonly dns: DnsTelemetry;
   readonly onDemandDns: OnDemandDnsMetrics;
   readonly log: Logger;
   readonly clock: Clock;

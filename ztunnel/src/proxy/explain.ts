@@ -15,7 +15,7 @@ import {
 } from "@ambit/common/net/socket-address.ts";
 import { parseIp } from "@ambit/common/net/ip.ts";
 import { spiffeId } from "@ambit/common/tls/identity.ts";
-import { resolveLocally } from "../dns/resolve.ts";
+import { lookupSettings, resolveLocally } from "../dns/resolve.ts";
 import {
   type DecisionStep,
   type OutboundRoute,
@@ -101,16 +101,11 @@ function findDestination(
     (workload) => workload.namespace === namespace && workload.name === pod,
   );
   if (byName?.addresses[0] !== undefined) return { ip: byName.addresses[0], port: parts.port };
-  const query = {
-    name: parts.host.toLowerCase(),
-    client: source,
-    clusterDomain: config.clusterDomain,
-    random,
-  };
-  const answer =
-    resolveLocally(state, { ...query, family: 4 }) ??
-    resolveLocally(state, { ...query, family: 6 });
-  const [address] = answer?.addresses ?? [];
+  const name = parts.host.toLowerCase();
+  const settings = lookupSettings(config, source, random);
+  const [address] = ([4, 6] as const).flatMap(
+    (family) => resolveLocally(state, { ...settings, name, family })?.addresses ?? [],
+  );
   if (address === undefined) throw new Error(`the mesh knows no address for "${parts.host}"`);
   steps.push({ question: `what does ${parts.host} resolve to`, answer: address });
   return { ip: address, port: parts.port };

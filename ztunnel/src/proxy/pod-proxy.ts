@@ -5,7 +5,6 @@ import { Drain, type DrainMode } from "@ambit/common/process/drain.ts";
 import type { Timer } from "@ambit/common/process/clock.ts";
 import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
-import { DNS_PORT } from "../config.ts";
 import { DnsProxy } from "../dns/server.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
 import type { Pod, ProxyContext } from "./context.ts";
@@ -40,7 +39,7 @@ export class PodProxy {
     const pool = createPool(context, () => this.pod);
     this.pod = { uid, info, netnsFd, drain, dialer, pool, ownPorts: this.#ownPorts };
     try {
-      if (context.config.dnsProxy) this.#dns = new DnsProxy(context, this.pod, DNS_PORT);
+      if (context.config.dnsProxy) this.#dns = new DnsProxy(context, this.pod);
       this.#listen(steering);
     } catch (error) {
       this.#close();

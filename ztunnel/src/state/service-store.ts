@@ -13,6 +13,12 @@ export interface StoredService {
   readonly endpoints: ReadonlyMap<WorkloadUid, Endpoint>;
 }
 
+/** What a look-up by hostname may ask besides. */
+export interface HostnameWish {
+  readonly preferredNamespace?: string | undefined;
+  readonly isCandidate?: (service: StoredService) => boolean;
+}
+
 interface Entry extends StoredService {
   readonly endpoints: Endpoints;
 }
@@ -101,13 +107,15 @@ export class ServiceStore {
     );
   }
 
-  /** The best visible service for a hostname. */
+  /** The best visible service for a hostname, of those that `isCandidate` when that is asked. */
   byHostname(
     hostname: string,
     clientNamespace: string | undefined,
-    preferredNamespace?: string,
+    { preferredNamespace, isCandidate }: HostnameWish = {},
   ): StoredService | undefined {
-    return best(this.#byHostname.get(hostname) ?? [], clientNamespace, preferredNamespace);
+    const known = this.#byHostname.get(hostname) ?? [];
+    const entries = isCandidate === undefined ? known : known.filter(isCandidate);
+    return best(entries, clientNamespace, preferredNamespace);
   }
 
   /** In the client's namespace, then longest prefix, then canonical: compared in that order. */

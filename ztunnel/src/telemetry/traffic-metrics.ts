@@ -14,11 +14,13 @@ export const SERIES_MAX = 50_000;
 export interface MetricFamily {
   readonly name: string;
   readonly help: string;
-  readonly type: "counter" | "gauge";
+  readonly type: "counter" | "gauge" | "histogram";
   readonly aggregator: "sum";
   readonly values: {
     labels: Record<string, string>;
     value: number;
+    /** For histograms: _bucket, _sum, _count. */
+    metricName?: string;
     /** Labels of one connection that the sample counted. */
     exemplar?: Record<string, string>;
   }[];

@@ -17,6 +17,7 @@ import type { RevocationGuard } from "../proxy/revocation.ts";
 import { MeshState, type PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
 import { FailureLog } from "../telemetry/failure-log.ts";
+import { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "../worker/certificates.ts";
@@ -60,6 +61,7 @@ export function testContext(parts: TestContextParts = {}): TestContext {
       clock,
     },
     onDemandDns: new OnDemandDnsMetrics(),
+    dns: new DnsTelemetry(log.scope("dns")),
     log: log.scope("proxy"),
     clock,
     random: parts.random ?? (() => 0.5),

@@ -21,6 +21,7 @@ import { dumpState } from "../state/dump.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { FailureLog } from "../telemetry/failure-log.ts";
+import { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
@@ -59,6 +60,7 @@ const context: ProxyContext = {
   revocation: config.crlPath === undefined ? undefined : new RevocationGuard(),
   telemetry: { metrics, failures, access: log.scope("access"), clock: systemClock },
   onDemandDns,
+  dns: new DnsTelemetry(log.scope("dns")),
   log: log.scope("proxy"),
   clock: systemClock,
   random: Math.random,
@@ -141,6 +143,7 @@ const handlers: Handlers = {
     ...metrics.collect(),
     ...failures.collect(),
     ...onDemandDns.collect(),
+    ...context.dns.collect(),
     ...(context.revocation?.collect() ?? []),
   ],
   failures: ({ id }) => failures.find(id),
