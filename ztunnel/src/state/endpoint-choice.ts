@@ -20,6 +20,8 @@ export interface EndpointQuery {
   readonly servicePort: number;
   /** Family that the client dialed. */
   readonly family: IpFamily;
+  /** Taken when it is the chosen workload's own. */
+  readonly dialedIp?: Ip;
   /** A waypoint may lack the port when it has an application tunnel (ztunnel §3.2). */
   readonly forWaypoint?: boolean;
 }
@@ -36,11 +38,20 @@ export function chooseEndpoint(
     if (!reachable(workload, query.source)) continue;
     const port = targetPort(service, endpoint, query);
     if (port === undefined) continue;
-    const ip = chooseIp(workload.addresses, service.ipFamilies, query.family);
+    const ip = addressOf(workload, service, query);
     if (ip === undefined && workload.addresses.length > 0) continue;
     candidates.push({ workload, port, ...(ip !== undefined && { ip }) });
   }
   return weightedPick(preferred(candidates, service, query.source), random);
+}
+
+function addressOf(
+  { addresses }: Workload,
+  { ipFamilies }: Service,
+  { family, dialedIp }: EndpointQuery,
+): Ip | undefined {
+  if (dialedIp !== undefined && addresses.includes(dialedIp)) return dialedIp;
+  return chooseIp(addresses, ipFamilies, family);
 }
 
 /** An endpoint needs an address or a name, or a gateway when it lives on another network. */

@@ -24,7 +24,10 @@ const waypointNamed = (hostname: string) => ({
 
 function mesh(): TestMesh {
   return new TestMesh()
-    .workload("pod", ["10.0.0.1", "fd00::1"], { services: serves("web") })
+    .workload("pod", ["10.0.0.1", "fd00::1"], {
+      services: { ...serves("web"), ...serves("named", 9090) },
+    })
+    .service("named", ["10.96.0.8"], { ports: [{ servicePort: 80, targetPort: 0 }] })
     .workload("gate", ["10.0.0.9"], { services: serves("gate") })
     .workload("tunnel", ["10.0.0.8"], { applicationTunnel: { protocol: 1, port: 3128 } })
     .workload("own", ["10.0.0.7"], { applicationTunnel: { protocol: 1, port: 15_008 } })
@@ -68,6 +71,12 @@ describe("an inbound CONNECT is served", () => {
     ["for a service that only its own namespace may see", "gate", "10.96.0.6:80", 80],
     ["for a service that sends the pod a share of its traffic", "gate", "10.96.0.7:80", 80],
     ["for its service by name, on the target port", "pod", "web.ns.svc.cluster.local:80", 8080],
+    [
+      "by name, on the port that the pod maps by name",
+      "pod",
+      "named.ns.svc.cluster.local:80",
+      9090,
+    ],
     ["whatever the case of the name", "pod", "WEB.ns.svc.cluster.local:80", 8080],
   ])("%s", (_, pod, authority, port) => {
     const localIp = authority.startsWith("[") ? "fd00::1" : undefined;
@@ -83,6 +92,12 @@ describe("an inbound CONNECT is refused", () => {
     ["for a service with another waypoint", "gate", "10.96.0.3:80", "IP_MISMATCH"],
     ["for a name nobody has", "pod", "ghost.ns.svc.cluster.local:80", "UNKNOWN_DESTINATION"],
     ["for a port that the service lacks", "pod", "web.ns.svc.cluster.local:81", "NO_PORT"],
+    [
+      "for a port of that name that the pod does not map",
+      "gate",
+      "named.ns.svc.cluster.local:80",
+      "NO_PORT",
+    ],
     ["for ztunnel's own port", "pod", "10.0.0.1:15008", "SELF_CALL"],
     ["for an application tunnel to ztunnel's own port", "own", "10.0.0.7:80", "SELF_CALL"],
   ])("%s", (_, pod, authority, code) => {

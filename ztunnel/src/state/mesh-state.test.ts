@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
+import { Scope } from "@ambit/api/gen/istio/authorization_pb.ts";
 import { Service_Visibility, TunnelProtocol } from "@ambit/api/gen/istio/workload_pb.ts";
 import { parseIp } from "@ambit/common/net/ip.ts";
-import { bytes, serves, TestMesh } from "./testing-mesh.ts";
+import { bytes, serves, TestMesh, workloadResource } from "./testing-mesh.ts";
 
 const at = (ip: string, network = "") => ({ network, ip: parseIp(ip)! });
 const endpoints = (mesh: TestMesh, name = "web") => [
@@ -40,6 +41,26 @@ describe("services and their endpoints", () => {
     mesh.remove("ns/web.ns.svc.cluster.local").service("web", ["10.96.0.2"]);
     expect(endpoints(mesh)).toEqual(["c//Pod/ns/a"]);
     expect(mesh.state.services.byAddress(at("10.96.0.1"), "ns")).toBeUndefined();
+  });
+
+  it("do not take in what was unhealthy while they were not there", () => {
+    const mesh = new TestMesh()
+      .workload("a", ["10.0.0.1"], { services: serves("web"), status: 1 })
+      .workload("b", ["10.0.0.2"], { services: serves("web") })
+      .service("web", ["10.96.0.1"]);
+    expect(endpoints(mesh)).toEqual(["c//Pod/ns/b"]);
+    mesh.service("web", ["10.96.0.1"], { loadBalancing: { healthPolicy: 1 } });
+    expect(endpoints(mesh)).toEqual(["c//Pod/ns/b"]);
+    mesh.workload("a", ["10.0.0.1"], { services: serves("web"), status: 1 });
+    expect(endpoints(mesh).toSorted()).toEqual(["c//Pod/ns/a", "c//Pod/ns/b"]);
+  });
+
+  it("are removed before they are added again in one update", () => {
+    const mesh = new TestMesh().service("web", ["10.96.0.1"]);
+    const again = workloadResource("a", ["10.0.0.1"], { services: serves("web") });
+    mesh.state.applyAddresses({ upserts: [again], removed: [] });
+    mesh.state.applyAddresses({ upserts: [again], removed: [again.name] });
+    expect(endpoints(mesh)).toEqual(["c//Pod/ns/a"]);
   });
 
   it("clean up what is staged for a service that never comes", () => {
@@ -95,6 +116,59 @@ describe("looking up addresses", () => {
     ]);
   });
 
+  it("hides private services by hostname too", () => {
+    const mesh = new TestMesh()
+      .service("web", ["10.96.0.1"], { visibility: Service_Visibility.NAMESPACE })
+      .service("web", ["10.96.0.2"], { namespace: "x", hostname: "web.ns.svc.cluster.local" });
+    const named = (client: string) =>
+      mesh.state.services.byHostname("web.ns.svc.cluster.local", client)?.service.namespace;
+    expect([named("ns"), named("other"), named("x")]).toEqual(["ns", "x", "x"]);
+  });
+
+  it("keeps the later of two services of one namespace with the same address or hostname", () => {
+    const mesh = new TestMesh()
+      .service("one", ["10.96.0.1", "10.96.0.2"])
+      .service("two", ["10.96.0.1"]);
+    expect([found(mesh, "10.96.0.1"), found(mesh, "10.96.0.2")]).toEqual(["two", "one"]);
+    mesh.remove("ns/two.ns.svc.cluster.local");
+    expect(found(mesh, "10.96.0.1")).toBeUndefined();
+  });
+
+  it("keeps blocks of addresses apart by network, and forgets them with their service", () => {
+    const wide = (network: string) => ({
+      addresses: [{ network, address: bytes("10.0.0.0"), length: 8 }],
+    });
+    const mesh = new TestMesh().service("wide", [], wide("n1"));
+    expect([found(mesh, "10.1.2.3"), found(mesh, "10.1.2.3", "ns", "n1")]).toEqual([
+      undefined,
+      "wide",
+    ]);
+    mesh.service("wide", [], wide("n2"));
+    expect([found(mesh, "10.1.2.3", "ns", "n1"), found(mesh, "10.1.2.3", "ns", "n2")]).toEqual([
+      undefined,
+      "wide",
+    ]);
+    mesh.remove("ns/wide.ns.svc.cluster.local");
+    expect(found(mesh, "10.1.2.3", "ns", "n2")).toBeUndefined();
+  });
+
+  it("prefers an exact address to a block of the client's own namespace, and keeps families apart", () => {
+    const mesh = new TestMesh()
+      .service("exact", ["10.1.2.3"], { namespace: "x" })
+      .service("block", [], { addresses: [{ address: bytes("10.0.0.0"), length: 8 }] })
+      .service("whole", [], {
+        addresses: [
+          { address: bytes("10.9.9.9"), length: 32 },
+          { address: bytes("fd00::9"), length: 128 },
+        ],
+      });
+    expect(
+      ["10.1.2.3", "10.1.2.4", "10.9.9.9", "fd00::9", "::ffff:10.9.9.9", "fd00::8"].map((ip) =>
+        found(mesh, ip),
+      ),
+    ).toEqual(["exact", "block", "whole", "whole", "whole", undefined]);
+  });
+
   it("takes the longest prefix, but the client's namespace before specificity", () => {
     const block =
       (name: string, ip: string, length: number, namespace = "x") =>
@@ -116,6 +190,44 @@ describe("looking up addresses", () => {
       found(mesh, "11.0.0.1"),
     ]).toEqual(["narrow", "wide", "six", undefined]);
     expect(found(block("mine", "10.0.0.0", 8, "ns")(mesh), "10.1.2.3")).toBe("mine");
+  });
+});
+
+describe("policies", () => {
+  const names = (mesh: TestMesh, workload: string) =>
+    mesh.state
+      .policiesFor(mesh.get(workload))
+      .map(({ name }) => name)
+      .toSorted();
+  const mesh = () =>
+    new TestMesh()
+      .workload("a", ["10.0.0.1"], { authorizationPolicies: ["ns/mine", "ns/unknown"] })
+      .workload("b", ["10.0.0.2"])
+      .workload("c", ["10.0.0.3"], { uid: "c//Pod/ns/c", namespace: "other" });
+
+  it.each([
+    [Scope.GLOBAL, [["mine"], ["mine"], ["mine"]]],
+    [Scope.NAMESPACE, [["mine"], ["mine"], []]],
+    [Scope.WORKLOAD_SELECTOR, [["mine"], [], []]],
+  ])("of scope %i apply where their scope says", (scope, expected) => {
+    const known = mesh().policy("mine", { scope });
+    expect(["a", "b", "c"].map((name) => names(known, name))).toEqual(expected);
+  });
+
+  it("change their place with their scope, and leave it when they go", () => {
+    const known = mesh().policy("mine", { scope: Scope.GLOBAL });
+    expect(names(known, "c")).toEqual(["mine"]);
+    known.policy("mine", { scope: Scope.NAMESPACE });
+    expect([names(known, "b"), names(known, "c")]).toEqual([["mine"], []]);
+    known.policy("mine", { scope: Scope.WORKLOAD_SELECTOR });
+    expect([names(known, "a"), names(known, "b")]).toEqual([["mine"], []]);
+    known.removePolicy("mine");
+    expect(names(known, "a")).toEqual([]);
+  });
+
+  it("of namespace scope in another namespace do not apply", () => {
+    const known = mesh().policy("theirs", { namespace: "other", scope: Scope.NAMESPACE });
+    expect([names(known, "a"), names(known, "c")]).toEqual([[], ["theirs"]]);
   });
 });
 

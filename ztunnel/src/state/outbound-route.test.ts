@@ -123,6 +123,33 @@ describe("where an outbound connection goes", () => {
     });
   });
 
+  const passthrough = { loadBalancing: { mode: LoadBalancing_Mode.PASSTHROUGH } };
+  const waypoint = {
+    destination: { case: "address" as const, value: { address: bytes("10.0.0.8") } },
+    hboneMtlsPort: 15_008,
+  };
+
+  it("passes a passthrough service through though a workload in the mesh has that address", () => {
+    const state = mesh()
+      .workload("a", ["10.0.0.2"], { services: serves("web") })
+      .service("web", ["10.0.0.2"], passthrough);
+    expect(route(state, "10.0.0.2:80")).toMatchObject({ kind: "passthrough" });
+  });
+
+  it("sends a passthrough service to its waypoint, unless a workload has that address", () => {
+    const state = mesh()
+      .workload("wp", ["10.0.0.8"])
+      .workload("a", ["10.0.0.2"])
+      .service("web", ["10.96.0.1", "10.0.0.2"], { ...passthrough, waypoint });
+    expect(route(state, "10.96.0.1:80")).toMatchObject({ kind: "hbone", viaWaypoint: true });
+    expect(route(state, "10.0.0.2:80")).toMatchObject({ kind: "passthrough" });
+  });
+
+  it("reaches an unhealthy workload by its own address", () => {
+    const state = mesh().workload("a", ["10.0.0.2"], { status: WorkloadStatus.UNHEALTHY });
+    expect(route(state, "10.0.0.2:80")).toMatchObject({ kind: "hbone" });
+  });
+
   it("treats a host-network pod's address as the node's own, but reaches it through a service", () => {
     const state = mesh()
       .service("web", ["10.96.0.1"])

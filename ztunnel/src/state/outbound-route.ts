@@ -150,7 +150,8 @@ function serviceRoute(
     });
     return { kind: "passthrough", service };
   }
-  const wanted = { source, servicePort: destination.port, family: ipFamily(destination.ip) };
+  const { ip: dialedIp, port: servicePort } = destination;
+  const wanted = { source, servicePort, family: ipFamily(dialedIp), dialedIp };
   const endpoint = chooseEndpoint(stored, wanted, random);
   if (endpoint === undefined) {
     const reason = noUpstreamReason(stored, destination.port);
