@@ -277,30 +277,37 @@ data: {mesh: '${mesh}'}`;
     expect((await fetch(fixture.url("/ready"))).status).toBe(200);
   });
 
-  it("writes to a policy what ztunnels make of it, once", async () => {
+  it("writes to a policy what ztunnels make of it and that they have it, each once", async () => {
     const store = new FolderStore(fixture.folder);
     const key = { kind: "AuthorizationPolicy", namespace: "shop", name: "only-web" } as const;
-    fixture.write("authorizationpolicy.shop.only-web.yaml", POLICY);
+    const policy = POLICY.replace("namespace: shop}", "namespace: shop, generation: 4}");
+    fixture.write("authorizationpolicy.shop.only-web.yaml", policy);
     fixture.write("pod.shop.reviews-1.yaml", pod("reviews-1"));
     await fixture.start({ STATUS_DIR: fixture.folder });
-    const watcher = watch(fixture.folder);
-    const accepted = () => store.get(key)?.status?.conditions?.[0];
-    while (accepted() === undefined) await once(watcher, "change");
-    watcher.close();
-    expect(accepted()).toMatchObject({
-      type: "ZtunnelAccepted",
-      status: "True",
-      reason: "Accepted",
-    });
-    expect(await (await fetch(fixture.url("/debug/statusz"))).json()).toMatchObject([
-      { key, conditions: [{ type: "ZtunnelAccepted", status: "True" }] },
-    ]);
-    // The write came back as an event; what follows it must not be another write.
     using client = new TestClient(fixture.plaintext);
     await client.untilSynced();
+    const watcher = watch(fixture.folder);
+    const conditions = () => store.get(key)?.status?.conditions ?? [];
+    while (conditions().length < 2) await once(watcher, "change");
+    watcher.close();
+    const told = [
+      { type: "ZtunnelAccepted", status: "True", reason: "Accepted", observedGeneration: 4 },
+      {
+        type: "ambit.io/Applied",
+        status: "True",
+        message:
+          "in force at the ztunnels of pods with app=reviews of namespace shop: acknowledged by 1 ztunnel",
+        observedGeneration: 4,
+      },
+    ];
+    expect(conditions()).toMatchObject(told);
+    expect(await (await fetch(fixture.url("/debug/statusz"))).json()).toMatchObject([
+      { key, conditions: [{ type: "ZtunnelAccepted" }, { type: "ambit.io/Applied" }] },
+    ]);
+    // The writes came back as events; what follows them must not be another write.
     fixture.write("pod.shop.reviews-2.yaml", pod("reviews-2"));
     await client.signal.until(() => client.of(TYPE_ADDRESS).size === 2);
-    expect(store.get(key)?.metadata.resourceVersion).toBe("1");
+    expect(store.get(key)?.metadata.resourceVersion).toBe("2");
   });
 
   it("gives the hosts of a ServiceEntry addresses, keeps them in its status, and serves them", async () => {

@@ -4,37 +4,21 @@
 
 import { logVerbosity, type Server, type ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { ServerCredentials as Credentials } from "@grpc/grpc-js";
-import { X509Certificate } from "node:crypto";
 import { IstioCertificateService } from "@ambit/api/gen/istio/citadel_pb.ts";
-import { type Clock, systemClock } from "@ambit/common/process/clock.ts";
+import { systemClock } from "@ambit/common/process/clock.ts";
 import { jsonReply, startHttpServer } from "@ambit/common/process/http-server.ts";
 import { Readiness } from "@ambit/common/process/readiness.ts";
 import { FolderSource } from "@ambit/common/resources/folder-source.ts";
-import { FolderStore } from "@ambit/common/resources/folder-store.ts";
 import { prometheusReply } from "@ambit/common/telemetry/exposition.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
-import { allowAnyone, type Authenticator, DeltaServer } from "@ambit/common/xds/delta-server.ts";
+import { allowAnyone, type Authenticator } from "@ambit/common/xds/delta-server.ts";
 import { GrpcServer } from "@ambit/common/xds/grpc-server.ts";
 import { addService } from "@ambit/common/xds/grpc-service.ts";
-import { ResourceStore } from "@ambit/common/xds/resource-store.ts";
-import { ZTUNNEL_TYPES } from "@ambit/common/xds/resource-type.ts";
-import type { CertificateAuthority } from "./ca/authority.ts";
-import { certificateService } from "./ca/certificate-service.ts";
-import { NodeAuthorizer } from "./ca/node-authorizer.ts";
 import type { Config } from "./config.ts";
+import { buildCore, type Core, type Surroundings } from "./core.ts";
 import { debugRoutes } from "./debug.ts";
-import { IstiodMetrics } from "./metrics.ts";
-import { MeshConfigWatch } from "./mesh-config/mesh-config-watch.ts";
-import { MeshModel } from "./model/mesh-model.ts";
-import { EventPipeline } from "./push/event-pipeline.ts";
-import { MeshPusher } from "./push/mesh-pusher.ts";
-import { PodDirectory } from "./push/pod-directory.ts";
 import { tokenGate } from "./push/token-gate.ts";
 import { ServingRotation } from "./serving-rotation.ts";
-import { StatusWriter } from "./status/status-writer.ts";
-import { createTokenAuthenticator, createTrust } from "./trust.ts";
-import { VipAllocator } from "./vips/vip-allocator.ts";
-import { VipPool } from "./vips/vip-pool.ts";
 
 export interface Ports {
   readonly plaintext: number;
@@ -50,12 +34,6 @@ export interface App {
   readonly stopped: Promise<void>;
   /** Ends streams, closes ports within the drain time; `stopped` resolves when that is done. */
   stop(): void;
-}
-
-export interface Surroundings {
-  readonly clock: Clock;
-  readonly random: () => number;
-  readonly log: Log;
 }
 
 /** Builds and starts everything. Rejects with a UserError when the environment does not allow it. */
@@ -75,7 +53,7 @@ export async function buildApp(config: Config, given: Partial<Surroundings> = {}
   readiness.expect("manifests", "listeners");
   const web = await startWeb(config, core, readiness, starting);
   const source = new FolderSource(config.manifests, around.clock);
-  starting.defer(() => (source.close(), core.pusher.close()));
+  starting.defer(() => (source.close(), core.pusher.close(), core.applied.close()));
   await source.start(core.events);
   core.pusher.flush();
   readiness.done("manifests");
@@ -83,95 +61,12 @@ export async function buildApp(config: Config, given: Partial<Surroundings> = {}
   readiness.done("listeners");
   core.metrics.started();
   const ports: Ports = { ...web, ...listeners };
-  around.log.scope("istiod").info("ready", { ...ports, resources: core.resourceCount() });
+  around.log.scope("istiod").info("ready", { ...ports, resources: resourceCount(core) });
   return running(core, readiness, ports, starting.move(), around);
 }
 
-type Core = ReturnType<typeof buildCore>;
-
-/** Everything that has no port. */
-function buildCore(config: Config, { clock, random, log }: Surroundings) {
-  const metrics = new IstiodMetrics(config.version);
-  const trust = createTrust(config, { clock, random, log: log.scope("ca") });
-  const { authority } = trust;
-  const tokens = createTokenAuthenticator(config, clock);
-  const store = new ResourceStore(ZTUNNEL_TYPES);
-  const model = new MeshModel(config);
-  const pods = new PodDirectory();
-  const vips = new VipAllocator(
-    config.vipBlocks.map((block) => new VipPool(block)),
-    log.scope("vips"),
-  );
-  const xdsLog = log.scope("xds");
-  const delta = new DeltaServer({ store, clock, random, log: xdsLog, observer: metrics });
-  const writer =
-    config.statusFolder === undefined ? undefined : new FolderStore(config.statusFolder);
-  const statuses = new StatusWriter({ writer, clock, log: log.scope("status") });
-  const pusher = new MeshPusher({
-    model,
-    statuses,
-    sink: store,
-    clock,
-    log: log.scope("push"),
-    debounceAfterMs: config.debounceAfterMs,
-    debounceMaxMs: config.debounceMaxMs,
-    observer: metrics,
-  });
-  const events = new EventPipeline({ settings: config, pods, vips, pusher });
-  const meshConfig = new MeshConfigWatch({
-    folder: config.meshConfigFolder,
-    namespace: config.rootNamespace,
-    name: config.meshConfigName,
-    clock,
-    log: log.scope("mesh-config"),
-    onChange: (changed) => events.configure(changed),
-    onProblems: (problems) => events.onConfigProblems(problems),
-  });
-  events.configuredBy(meshConfig);
-  const nodes = new NodeAuthorizer(config.trustedNodeAccounts, pods);
-  const certificates = certificateService({
-    authority,
-    authenticator: tokens,
-    nodes,
-    trustDomain: () => events.trustDomain,
-    log: log.scope("ca"),
-    observer: metrics.certificates,
-  });
-  const resourceCount = () =>
-    store.typeUrls.reduce((sum, typeUrl) => sum + store.type(typeUrl)!.size, 0);
-  metrics.watch("pilot_services", "Total services known to pilot.", () => model.serviceCount);
-  watchRoot(metrics, authority, clock);
-  return {
-    metrics,
-    trust,
-    authority,
-    tokens,
-    store,
-    delta,
-    pusher,
-    statuses,
-    events,
-    meshConfig,
-    certificates,
-    resourceCount,
-  };
-}
-
-function watchRoot(metrics: IstiodMetrics, authority: CertificateAuthority, clock: Clock): void {
-  const endsMs = () =>
-    Math.min(
-      ...authority.signingCa.rootsPem.map((pem) => new X509Certificate(pem).validToDate.getTime()),
-    );
-  metrics.watch(
-    "citadel_server_root_cert_expiry_timestamp",
-    "The unix timestamp, in seconds, when Citadel root cert will expire.",
-    () => endsMs() / 1000,
-  );
-  metrics.watch(
-    "citadel_server_root_cert_expiry_seconds",
-    "The time remaining, in seconds, before the root cert will expire.",
-    () => (endsMs() - clock.nowMs()) / 1000,
-  );
+function resourceCount({ store }: Core): number {
+  return store.typeUrls.reduce((sum, typeUrl) => sum + store.type(typeUrl)!.size, 0);
 }
 
 async function startWeb(

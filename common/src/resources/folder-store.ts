@@ -108,6 +108,7 @@ export class FolderStore implements ResourceWriter {
         uid: before?.metadata.uid ?? resource.metadata.uid ?? randomUUID(),
         creationTimestamp: before?.metadata.creationTimestamp ?? new Date().toISOString(),
         resourceVersion: String(version),
+        generation: generationOf(resource, before),
       },
     };
     const path = join(this.folder, fileName(keyOf(resource)));
@@ -131,6 +132,14 @@ export class FolderStore implements ResourceWriter {
       rmSync(lock, { force: true });
     }
   }
+}
+
+/** As Kubernetes: counts what users changed, neither status nor metadata. */
+function generationOf(resource: Resource, before: Resource | undefined): number {
+  if (before === undefined) return 1;
+  const wish = (object: Resource) => ({ ...object, metadata: undefined, status: undefined });
+  const { generation = 1 } = before.metadata;
+  return isDeepStrictEqual(wish(resource), wish(before)) ? generation : generation + 1;
 }
 
 /** Creates the lock file; takes over one whose owner crashed. */

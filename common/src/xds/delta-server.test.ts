@@ -5,7 +5,12 @@ import { FakeClock } from "../testing/fake-clock.ts";
 import { newStore, RawStream, resource, TestServer } from "../testing/xds-harness.ts";
 import { allowAnyone } from "./delta-server.ts";
 import { RpcError } from "./grpc-service.ts";
-import { ACKNOWLEDGE_TIMEOUT_MS, FIRST_REQUEST_TIMEOUT_MS, STREAM_AGE_MS_MAX } from "./limits.ts";
+import {
+  ACKNOWLEDGE_TIMEOUT_MS,
+  FIRST_REQUEST_TIMEOUT_MS,
+  REJECTIONS_KEPT,
+  STREAM_AGE_MS_MAX,
+} from "./limits.ts";
 import type { ResourceStore } from "./resource-store.ts";
 import { TYPE_ADDRESS, TYPE_AUTHORIZATION, type XdsResource } from "./resource-type.ts";
 
@@ -151,6 +156,50 @@ describe("acknowledgements", () => {
     expect(names(await nextResponse(raw, 1))).toEqual(["a"]);
     await server.observer.signal.until(() => server.observer.counts["converged"] === 2);
     expect(server.delta.sessions[0]?.types[TYPE_ADDRESS]?.synced).toBe("SYNCED");
+  });
+
+  it("are known change by change, of those that are connected", async () => {
+    const store = newStore();
+    let progress = 0;
+    using server = await TestServer.start(store, { onProgress: () => void progress++ });
+    using raw = new RawStream(server.target);
+    raw.open(TYPE_ADDRESS);
+    await nextResponse(raw, 0);
+    const { delta } = server;
+    const waiting = (epoch: number) => delta.acknowledgement("ztunnel", epoch).waiting;
+    await server.observer.signal.until(() => waiting(0).length === 0);
+    put(store, resource("a", "1"));
+    const first = await raw.response(1);
+    put(store, resource("b", "1"));
+    const all = () => [0, 1, 2].map((epoch) => waiting(epoch).length);
+    expect(all()).toEqual([0, 1, 1]);
+    raw.ack(first);
+    const second = await raw.response(2);
+    expect(all()).toEqual([0, 0, 1]);
+    const { typeUrl, nonce: responseNonce } = second;
+    raw.send({ typeUrl, responseNonce, errorDetail: { message: "b: bad address" } });
+    await server.observer.signal.until(() => server.observer.rejections.length === 1);
+    expect(all()).toEqual([0, 0, 0]);
+    const rejected = (epoch: number) => delta.acknowledgement("ztunnel", epoch).rejections.length;
+    expect([rejected(2), rejected(3)]).toEqual([1, 0]);
+    expect(delta.acknowledgement("waypoint", 0)).toMatchObject({ clients: 0, waiting: [] });
+    expect(progress).toBe(3);
+  });
+
+  it("remember so many refusals of one client and no more", async () => {
+    const store = newStore();
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.target);
+    raw.open(TYPE_ADDRESS);
+    for (let i = 0; i <= REJECTIONS_KEPT; i++) {
+      const { typeUrl, nonce: responseNonce } = await raw.response(i);
+      raw.send({ typeUrl, responseNonce, errorDetail: { message: `refused ${i}` } });
+      put(store, resource("a", `${i}`));
+    }
+    await raw.response(REJECTIONS_KEPT + 1);
+    const { rejections } = server.delta.acknowledgement("ztunnel", 0);
+    expect(rejections).toHaveLength(REJECTIONS_KEPT);
+    expect(rejections[0]?.reason).toBe("refused 1");
   });
 
   it("ignore stale nonces", async () => {

@@ -40,9 +40,20 @@ export interface DeltaServerOptions {
   readonly random: () => number;
   readonly log: Logger;
   readonly observer: DeltaObserver;
+  /** Some client has acknowledged something, or is gone. */
+  readonly onProgress?: () => void;
   readonly streamAgeMs?: number;
   readonly sessionsMax?: number;
   readonly unacknowledgedBytesMax?: number;
+}
+
+/** How far the clients of a kind are with a change. */
+export interface Acknowledgement {
+  readonly clients: number;
+  /** "pod.namespace" of those that have not acknowledged it yet. */
+  readonly waiting: readonly string[];
+  /** What was refused since, with the clients' own words for what and why. */
+  readonly rejections: readonly { readonly proxy: string; readonly reason: string }[];
 }
 
 export class DeltaServer {
@@ -83,6 +94,22 @@ export class DeltaServer {
     return [...this.#sessions].map((session) => session.status()).filter((s) => s !== undefined);
   }
 
+  /** Who of the clients of `nodeType` has acknowledged every change up to the store's epoch. */
+  acknowledgement(nodeType: string, epoch: number): Acknowledgement {
+    const waiting: string[] = [];
+    const rejections: { proxy: string; reason: string }[] = [];
+    let clients = 0;
+    for (const session of this.#sessions) {
+      const { node } = session;
+      if (node?.type !== nodeType) continue;
+      clients++;
+      const proxy = `${node.name}.${node.namespace}`;
+      if (!session.hasReached(epoch)) waiting.push(proxy);
+      for (const reason of session.rejectionsSince(epoch)) rejections.push({ proxy, reason });
+    }
+    return { clients, waiting, rejections };
+  }
+
   /** Ends every stream with status OK; later ones are refused. */
   close(): void {
     this.#closed = true;
@@ -115,7 +142,7 @@ export class DeltaServer {
   }
 
   #serve(stream: ServerStream, checkNode: NodeCheck): void {
-    const { store, clock, log, observer } = this.#options;
+    const { store, clock, log, observer, onProgress = () => undefined } = this.#options;
     const id = `${this.#epoch}-${++this.#streams}`;
     const budget = this.#budget;
     const session = new DeltaSession({
@@ -127,6 +154,7 @@ export class DeltaServer {
       clock,
       log,
       observer,
+      onProgress,
     });
     this.#sessions.add(session);
     const timers = this.#limitAge(session);

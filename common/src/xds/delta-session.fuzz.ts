@@ -83,6 +83,7 @@ export function fuzz(data: Uint8Array): void {
     clock: new FakeClock(),
     log: LOG,
     observer: SILENT,
+    onProgress: () => undefined,
   });
   store.listen((change) => session.onStoreChange(change));
   session.onRequest(create(DeltaDiscoveryRequestSchema, { node: NODE, typeUrl: TYPE_ADDRESS }));

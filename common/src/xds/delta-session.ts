@@ -8,7 +8,7 @@ import type { Clock, Timer } from "../process/clock.ts";
 import { errorMessage } from "../process/errors.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { RpcError } from "./grpc-service.ts";
-import { ACKNOWLEDGE_TIMEOUT_MS, RESPONSE_BYTES_MAX } from "./limits.ts";
+import { ACKNOWLEDGE_TIMEOUT_MS, REJECTIONS_KEPT, RESPONSE_BYTES_MAX } from "./limits.ts";
 import { type NodeId, parseNodeId } from "./node-id.ts";
 import { encodeResponse, framedBytes } from "./response-encoder.ts";
 import type { ResourceStore, StoreChange } from "./resource-store.ts";
@@ -72,6 +72,8 @@ export interface SessionOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly observer: DeltaObserver;
+  /** The client has acknowledged something, or is gone. */
+  readonly onProgress: () => void;
 }
 
 /** One subscribed type of one client. */
@@ -89,6 +91,11 @@ interface TypeState {
   /** When the oldest change not yet sent was noticed, and the oldest one in flight. */
   changedAtMs: number | undefined;
   sentChangeAtMs: number | undefined;
+  /** The store's epoch that the difference last taken led to, and the one that the client has reached. */
+  takenEpoch: number;
+  reachedEpoch: number;
+  /** The last ones, oldest first. */
+  readonly rejections: { readonly epoch: number; readonly reason: string }[];
   /** Of the response in flight. */
   sentBytes: number;
   timeout: Timer | undefined;
@@ -128,6 +135,7 @@ export class DeltaSession {
   onStoreChange({ typeUrl, before }: StoreChange): void {
     const state = this.#types.get(typeUrl);
     if (state === undefined || this.#closed) return;
+    if (!isOutstanding(state)) state.reachedEpoch = this.#options.store.epoch - 1;
     for (const [name, old] of before) state.watched.noteChange(name, old);
     if (state.watched.pending) state.changedAtMs ??= this.#options.clock.monotonicMs();
     this.#send(state);
@@ -151,6 +159,21 @@ export class DeltaSession {
       this.#options.budget.forget(state.retry);
       this.#settle(state);
     }
+    this.#options.onProgress();
+  }
+
+  /** Whether the client has acknowledged every change of its types up to the store's epoch. */
+  hasReached(epoch: number): boolean {
+    const states = [...this.#types.values()];
+    const reached = (state: TypeState) => !isOutstanding(state) || state.reachedEpoch >= epoch;
+    return states.length > 0 && states.every(reached);
+  }
+
+  /** What the client refused of what it was sent at the epoch or later, in its own words. */
+  rejectionsSince(epoch: number): string[] {
+    return [...this.#types.values()].flatMap(({ rejections }) =>
+      rejections.filter((it) => it.epoch >= epoch).map(({ reason }) => reason),
+    );
   }
 
   status(): SessionStatus | undefined {
@@ -212,6 +235,9 @@ export class DeltaSession {
       nackReason: undefined,
       changedAtMs: clock.monotonicMs(),
       sentChangeAtMs: undefined,
+      takenEpoch: -1,
+      reachedEpoch: -1,
+      rejections: [],
       sentBytes: 0,
       timeout: undefined,
     };
@@ -220,7 +246,7 @@ export class DeltaSession {
   }
 
   #acknowledge(state: TypeState, request: DeltaDiscoveryRequest): void {
-    const { observer, clock, log } = this.#options;
+    const { observer, clock, log, onProgress } = this.#options;
     const { typeUrl } = state;
     if (request.responseNonce !== state.nonceSent) {
       observer.expiredNonce(typeUrl);
@@ -230,7 +256,10 @@ export class DeltaSession {
     state.nonceAcked = state.nonceSent;
     this.#settle(state);
     state.nackReason = request.errorDetail?.message;
+    if (state.queue.length === 0) state.reachedEpoch = state.takenEpoch;
     if (state.nackReason !== undefined) {
+      state.rejections.push({ epoch: state.takenEpoch, reason: state.nackReason });
+      if (state.rejections.length > REJECTIONS_KEPT) state.rejections.shift();
       observer.rejected(typeUrl, this.#node!, state.nackReason);
       log.warn("a proxy rejected resources", {
         proxy: this.#node!.id,
@@ -238,9 +267,11 @@ export class DeltaSession {
         reason: state.nackReason,
       });
     }
-    if (state.sentChangeAtMs === undefined) return;
-    observer.converged(typeUrl, clock.monotonicMs() - state.sentChangeAtMs);
-    state.sentChangeAtMs = undefined;
+    if (state.sentChangeAtMs !== undefined) {
+      observer.converged(typeUrl, clock.monotonicMs() - state.sentChangeAtMs);
+      state.sentChangeAtMs = undefined;
+    }
+    onProgress();
   }
 
   /** The response in flight is acknowledged, or will never be. */
@@ -258,6 +289,7 @@ export class DeltaSession {
     if (state.queue.length === 0 && state.removed.length === 0) {
       if (!state.watched.pending) return;
       const { upserts, removed } = state.watched.take();
+      state.takenEpoch = this.#options.store.epoch;
       state.queue = upserts;
       state.removed = removed;
       state.sentChangeAtMs = state.changedAtMs;

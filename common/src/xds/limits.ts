@@ -32,3 +32,6 @@ export const UNACKNOWLEDGED_BYTES_MAX = 512 * 1024 * 1024;
 
 /** A client that has not acknowledged a response by then is ended; it reconnects if it lives. */
 export const ACKNOWLEDGE_TIMEOUT_MS = 60_000;
+
+/** Refusals remembered of one client and type: enough to say which resource is meant by the last ones. */
+export const REJECTIONS_KEPT = 8;

@@ -14,9 +14,15 @@ export type StoreListener = (change: StoreChange) => void;
 export class ResourceStore implements MeshSnapshotSink {
   readonly #types: ReadonlyMap<string, TypeStore>;
   readonly #listeners = new Set<StoreListener>();
+  #epoch = 0;
 
   constructor(typeUrls: readonly string[]) {
     this.#types = new Map(typeUrls.map((typeUrl) => [typeUrl, new TypeStore()]));
+  }
+
+  /** Counts the changes so far, of all types. */
+  get epoch(): number {
+    return this.#epoch;
   }
 
   /** undefined for a type that is not served. */
@@ -43,7 +49,9 @@ export class ResourceStore implements MeshSnapshotSink {
       if ((old ?? first)?.version === resource.version) before.delete(resource.name);
       else before.set(resource.name, first ?? old);
     }
-    if (before.size > 0) for (const listener of this.#listeners) listener({ typeUrl, before });
+    if (before.size === 0) return;
+    this.#epoch++;
+    for (const listener of this.#listeners) listener({ typeUrl, before });
   }
 
   /** Returns the function that ends it. */

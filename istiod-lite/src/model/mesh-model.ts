@@ -47,9 +47,7 @@ export class MeshModel {
     const before = this.#objects.set(key, after);
     for (const version of [before, after]) {
       if (version === undefined) continue;
-      for (const affected of affectedBy(version, this.#objects, this.#settings.rootNamespace)) {
-        this.#dirty.add(affected);
-      }
+      this.#markAll(affectedBy(version, this.#objects, this.#settings.rootNamespace));
     }
     this.#contest(this.#objects.claimHosts(keyText(key), after));
     if (key.kind !== "Namespace") return;
@@ -73,11 +71,18 @@ export class MeshModel {
   /** Who has which host may have changed for these, and with it what the workloads they select serve. */
   #contest(keys: Iterable<string>): void {
     for (const key of keys) {
-      this.#dirty.add(key);
+      this.#markAll([key]);
       const entry = this.#objects.serviceEntries.get(key);
       if (entry === undefined) continue;
-      for (const affected of affectedBy(entry, this.#objects, this.#settings.rootNamespace))
-        this.#dirty.add(affected);
+      this.#markAll(affectedBy(entry, this.#objects, this.#settings.rootNamespace));
+    }
+  }
+
+  /** What is said of policies depends on their targets. */
+  #markAll(keys: Iterable<string>): void {
+    for (const key of keys) {
+      this.#dirty.add(key);
+      for (const policy of this.#objects.policiesFor(key)) this.#dirty.add(policy);
     }
   }
 

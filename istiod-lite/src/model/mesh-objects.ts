@@ -26,6 +26,7 @@ import { canaryKey, instanceKey, waypointKey } from "../translate/waypoint.ts";
 import { workloadEntryLabels } from "../translate/workload.ts";
 import { Hostnames } from "./hostnames.ts";
 import { ObjectIndex } from "./object-index.ts";
+import { targetKey, targetRefsOf } from "./policy-targets.ts";
 import { ReferenceIndex } from "./reference-index.ts";
 import { SelectorIndex } from "./selector-index.ts";
 
@@ -67,6 +68,7 @@ export class MeshObjects {
   readonly #usersByWaypoint = new ReferenceIndex();
   readonly #podsByGateway = new ReferenceIndex();
   readonly #gatewaysByNetwork = new ReferenceIndex();
+  readonly #policiesByTarget = new ReferenceIndex();
 
   constructor(clusterDomain: string) {
     this.#clusterDomain = clusterDomain;
@@ -119,6 +121,11 @@ export class MeshObjects {
     } else if (resource.kind === "Gateway") {
       for (const { network } of networkGatewaysOf(resource))
         yield [this.#gatewaysByNetwork, network];
+    } else if (resource.kind === "AuthorizationPolicy") {
+      for (const ref of targetRefsOf(resource.spec)) {
+        const target = targetKey(ref, resource.metadata.namespace ?? "");
+        if (target !== undefined) yield [this.#policiesByTarget, target];
+      }
     }
   }
 
@@ -202,6 +209,11 @@ export class MeshObjects {
   /** Keys of the pods that the Gateway is made of. */
   *instancesOf(gatewayKey: string): Generator<string> {
     yield* this.#podsByGateway.of(gatewayKey);
+  }
+
+  /** Keys of the policies that name the object as their target. */
+  *policiesFor(targetKeyText: string): Generator<string> {
+    yield* this.#policiesByTarget.of(targetKeyText);
   }
 
   /** The gateway that leads into the network: of several always the same one. */

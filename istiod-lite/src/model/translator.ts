@@ -15,11 +15,11 @@ import type {
 import { keyOf, keyText } from "@ambit/common/resources/source.ts";
 import type { ObjectStatus } from "../status/object-status.ts";
 import {
-  policyStatus,
-  serviceEntryStatus,
-  serviceStatus,
-  workloadEntryStatus,
-} from "../status/verdicts.ts";
+  peerAuthenticationStatus,
+  waypointPolicyStatus,
+  ztunnelPolicyStatus,
+} from "../status/rule-verdicts.ts";
+import { serviceEntryStatus, serviceStatus, workloadEntryStatus } from "../status/verdicts.ts";
 import { translateAuthorizationPolicy } from "../translate/authorization-policy.ts";
 import { translateEndpointSlice } from "../translate/endpoint-slice.ts";
 import { isTrue, type Labels, labelsOf } from "../translate/labels.ts";
@@ -30,6 +30,7 @@ import {
 } from "../translate/network-gateway.ts";
 import {
   inheritedStrict,
+  namespaceLevel,
   portLevelPolicy,
   staticStrictPolicy,
 } from "../translate/peer-authentication.ts";
@@ -59,6 +60,7 @@ import {
 import { STATIC_KEY } from "./affected.ts";
 import type { MeshObjects } from "./mesh-objects.ts";
 import { addressOutput, authorizationOutput, type Output } from "./output.ts";
+import { targetsOf } from "./policy-targets.ts";
 import { policiesSelecting } from "./selected-policies.ts";
 import { type Attachment, type ServiceAttachment, Waypoints } from "./waypoints.ts";
 
@@ -246,8 +248,13 @@ export class Translator {
 
   #policy(policy: AuthorizationPolicy, settings: MeshSettings): Output[] {
     const translated = translateAuthorizationPolicy(policy, settings);
-    this.#onStatus(policyStatus(policy, translated));
-    const authorization = translated?.authorization;
+    if (translated === undefined) {
+      const targets = targetsOf(policy, this.#objects, this.#waypoints, settings);
+      this.#onStatus(waypointPolicyStatus(policy, targets));
+      return [];
+    }
+    this.#onStatus(ztunnelPolicyStatus(policy, translated, settings));
+    const { authorization } = translated;
     return authorization === undefined ? [] : [authorizationOutput(authorization)];
   }
 
@@ -256,11 +263,15 @@ export class Translator {
     return needed ? [authorizationOutput(staticStrictPolicy(rootNamespace))] : [];
   }
 
-  #peerAuthentication(policy: PeerAuthentication, { rootNamespace }: MeshSettings): Output[] {
+  #peerAuthentication(policy: PeerAuthentication, settings: MeshSettings): Output[] {
     const { namespace = "" } = policy.metadata;
-    if (namespace === rootNamespace) return [];
+    const { rootNamespace } = settings;
     const inherited = inheritedStrict(this.#peerAuthenticationsOf, namespace, rootNamespace);
-    const converted = portLevelPolicy(policy, inherited);
+    const ofRoot = namespace === rootNamespace;
+    const converted = ofRoot ? undefined : portLevelPolicy(policy, inherited);
+    const counts = namespaceLevel(this.#peerAuthenticationsOf, namespace);
+    const resource = converted && `${namespace}/${converted.name}`;
+    this.#onStatus(peerAuthenticationStatus(policy, counts, resource, settings));
     return converted === undefined ? [] : [authorizationOutput(converted)];
   }
 

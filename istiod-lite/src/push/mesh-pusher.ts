@@ -15,6 +15,7 @@ import {
   type XdsChange,
 } from "@ambit/common/xds/resource-type.ts";
 import type { ObjectStatus } from "../status/object-status.ts";
+import type { AppliedTracker } from "../status/applied.ts";
 import type { StatusWriter } from "../status/status-writer.ts";
 import type { MeshSettings } from "../translate/settings.ts";
 import { Debounce } from "./debounce.ts";
@@ -46,6 +47,7 @@ export interface MeshPusherOptions {
   readonly debounceMaxMs: number;
   readonly observer: PushObserver;
   readonly statuses: StatusWriter;
+  readonly applied: AppliedTracker;
 }
 
 export class MeshPusher implements ResourceHandler {
@@ -72,11 +74,13 @@ export class MeshPusher implements ResourceHandler {
   }
 
   onEvents(events: readonly ResourceEvent[]): void {
-    const { model, observer, statuses } = this.#options;
+    const { model, observer, statuses, applied } = this.#options;
     for (const event of events) {
       observer.event(event);
       model.apply(event);
-      if (event.type === "delete") statuses.forget(event.key);
+      if (event.type !== "delete") continue;
+      statuses.forget(event.key);
+      applied.forget(event.key);
     }
     if (events.length > 0) this.#debounce.touch();
   }
@@ -99,7 +103,7 @@ export class MeshPusher implements ResourceHandler {
 
   /** Pushes now what is waiting. Policies go first: workloads name them. */
   flush(): void {
-    const { model, sink, clock, log, observer, statuses } = this.#options;
+    const { model, sink, clock, log, observer, statuses, applied } = this.#options;
     this.#debounce.cancel();
     const startMs = clock.monotonicMs();
     const changes = [...model.flush()].sort((a, b) => rank(a) - rank(b));
@@ -114,7 +118,9 @@ export class MeshPusher implements ResourceHandler {
       });
       sink.apply(change);
     }
-    statuses.update(model.takeStatuses());
+    const told = model.takeStatuses();
+    statuses.update(told);
+    applied.track(told);
   }
 
   close(): void {

@@ -66,6 +66,38 @@ describe("a status", () => {
     expect(statusOf(withStatus(written, ofEntry(), NOW_MS))).toEqual({ addresses: [] });
   });
 
+  it("says of which generation it is", () => {
+    const of = (generation: number) => ({ ...about(accepted), generation });
+    const first = withStatus(policy!, of(1), NOW_MS);
+    expect(statusOf(first)).toMatchObject({ conditions: [{ observedGeneration: 1 }] });
+    expect(withStatus(first, of(1), NOW_MS)).toBe(first);
+    expect(statusOf(withStatus(first, of(2), NOW_MS))).toMatchObject({
+      conditions: [{ observedGeneration: 2 }],
+    });
+  });
+
+  it("leaves what was known of its generation until it is known again", () => {
+    const enforcement = { kind: "proxies", where: "here" } as const;
+    const applied: Condition = {
+      type: "ambit.io/Applied",
+      status: "True",
+      reason: "Acknowledged",
+      message: "in force",
+    };
+    const of = (generation: number, ...conditions: Condition[]) => ({
+      ...about(accepted, ...conditions),
+      generation,
+      enforcement,
+    });
+    const known = withStatus(policy!, of(1, applied), NOW_MS);
+    expect(withStatus(known, of(1), NOW_MS)).toBe(known);
+    const next = withStatus(known, of(2), NOW_MS) as { status?: { conditions?: unknown[] } };
+    expect(next.status?.conditions).toMatchObject([accepted]);
+    expect(statusOf(withStatus(known, about(accepted), NOW_MS))).toMatchObject({
+      conditions: [{ type: "ZtunnelAccepted" }],
+    });
+  });
+
   it("is not for kinds that we say nothing about", () => {
     const [account] = parse(objectYaml("ServiceAccount", "s", "{}"));
     expect(withStatus(account!, about(accepted), NOW_MS)).toBe(account);

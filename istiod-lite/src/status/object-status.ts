@@ -4,9 +4,13 @@
 import type { Resource, ServiceEntry } from "@ambit/api/resources/kinds.ts";
 import type { ResourceKey } from "@ambit/common/resources/source.ts";
 
+/** Whether the proxies that enforce a rule have it. */
+export const APPLIED = "ambit.io/Applied";
+
 /** The kinds we write a status to, and the conditions there that are ours. */
 export const OWN_CONDITIONS = {
-  AuthorizationPolicy: ["ZtunnelAccepted"],
+  AuthorizationPolicy: ["ZtunnelAccepted", "WaypointAccepted", APPLIED],
+  PeerAuthentication: [APPLIED],
   Service: ["istio.io/WaypointBound"],
   ServiceEntry: [
     "istio.io/WaypointBound",
@@ -26,8 +30,23 @@ export interface Condition {
   readonly message: string;
 }
 
+/** Who enforces a rule. */
+export type Enforcement =
+  | {
+      readonly kind: "proxies";
+      /** In words. */
+      readonly where: string;
+      /** The xDS name of what the rule became; undefined when it only changes workloads. */
+      readonly resource?: string;
+    }
+  | { readonly kind: "nobody"; readonly why: string };
+
 export interface ObjectStatus {
   readonly key: ResourceKey & { readonly kind: StatusKind };
+  /** Of the object that the conditions are about. */
+  readonly generation?: number | undefined;
+  /** Rules only: what makes their condition `Applied`, which is added to the others once it is known. */
+  readonly enforcement?: Enforcement;
   /** Those that apply; our others are taken away. */
   readonly conditions: readonly Condition[];
   /** ServiceEntries only: the addresses allocated to its hosts. */
@@ -68,25 +87,32 @@ type Conditions = NonNullable<NonNullable<ServiceEntry["status"]>["conditions"]>
 /** The conditions as they should be; undefined when they are. Times of unchanged ones stay. */
 function mergeConditions(
   { status }: Extract<Resource, { kind: StatusKind }>,
-  { key, conditions }: ObjectStatus,
+  wanted: ObjectStatus,
   nowMs: number,
 ): Conditions | undefined {
+  const { generation } = wanted;
   const before = status?.conditions ?? [];
-  const own = new Set<string>(OWN_CONDITIONS[key.kind]);
-  const written = before.filter(({ type }) => own.has(type));
-  const isWritten = (wanted: Condition) => written.some((condition) => saysSame(condition, wanted));
-  if (written.length === conditions.length && conditions.every(isWritten)) return undefined;
-  const lastTransitionTime = new Date(nowMs).toISOString();
+  const own = new Set<string>(OWN_CONDITIONS[wanted.key.kind]);
+  const mine = before.filter((it) => own.has(it.type) && !isLeft(it, wanted));
+  const known = (condition: Condition) =>
+    mine.find((it) => saysSame(it, condition) && it["observedGeneration"] === generation);
+  const { conditions } = wanted;
+  if (mine.length === conditions.length && conditions.every(known)) return undefined;
+  const fresh = {
+    lastTransitionTime: new Date(nowMs).toISOString(),
+    ...(generation !== undefined && { observedGeneration: generation }),
+  };
   return [
-    ...before.filter(({ type }) => !own.has(type)),
-    ...conditions.map(
-      (wanted) =>
-        written.find((condition) => saysSame(condition, wanted)) ?? {
-          ...wanted,
-          lastTransitionTime,
-        },
-    ),
+    ...before.filter((it) => !mine.includes(it)),
+    ...conditions.map((condition) => known(condition) ?? { ...condition, ...fresh }),
   ];
+}
+
+/** Not known again yet, as after a restart: what was found of this generation stands until it is. */
+function isLeft(written: Conditions[number], wanted: ObjectStatus): boolean {
+  const { conditions, enforcement, generation } = wanted;
+  const undecided = enforcement !== undefined && conditions.every(({ type }) => type !== APPLIED);
+  return undecided && written.type === APPLIED && written["observedGeneration"] === generation;
 }
 
 function saysSame(written: Conditions[number], wanted: Condition): boolean {

@@ -74,6 +74,34 @@ describe("statuses", () => {
     expect(writer.wanted).toEqual([status("a", "1")]);
   });
 
+  it("are completed by what becomes known later, of the same version", async () => {
+    const { memory, writer, written } = setUp();
+    const enforcement = { kind: "proxies", where: "here" } as const;
+    const of = (generation: number) => ({ ...status("a", "1"), generation, enforcement });
+    const applied = {
+      type: "ambit.io/Applied",
+      status: "True",
+      reason: "Acknowledged",
+      message: "",
+    } as const;
+    const { key } = of(1);
+    writer.decide(key, applied);
+    expect(writer.wanted).toEqual([]);
+    writer.update([of(1)]);
+    await written();
+    writer.decide(key, applied);
+    writer.decide(key, { ...applied });
+    await written();
+    expect(memory.writes).toEqual(["a", "a"]);
+    const types = () => writer.wanted.flatMap(({ conditions }) => conditions.map((it) => it.type));
+    expect(types()).toEqual(["ZtunnelAccepted", "ambit.io/Applied"]);
+    writer.update([of(2)]);
+    expect(types()).toEqual(["ZtunnelAccepted"]);
+    writer.decide(key, applied);
+    writer.forget(key);
+    expect(types()).toEqual([]);
+  });
+
   it("that cannot be written are reported, and tried again when they change", async () => {
     const { memory, writer, lines, written } = setUp();
     memory.failures = 1;

@@ -5,7 +5,7 @@ import type { Clock } from "@ambit/common/process/clock.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { keyText, type ResourceKey, type ResourceWriter } from "@ambit/common/resources/source.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
-import { type ObjectStatus, withStatus } from "./object-status.ts";
+import { type Condition, type ObjectStatus, withStatus } from "./object-status.ts";
 
 export interface StatusWriterOptions {
   readonly writer: ResourceWriter | undefined;
@@ -16,6 +16,8 @@ export interface StatusWriterOptions {
 export class StatusWriter {
   readonly #options: StatusWriterOptions;
   readonly #wanted = new Map<string, ObjectStatus>();
+  /** Conditions that come later than the rest, by the same keys. */
+  readonly #applied = new Map<string, Condition>();
   /** Keys of those not written yet. */
   readonly #pending = new Set<string>();
   #writing = false;
@@ -26,23 +28,45 @@ export class StatusWriter {
 
   /** What every object's status should say now. */
   get wanted(): readonly ObjectStatus[] {
-    return [...this.#wanted.values()];
+    return [...this.#wanted.keys()].map((key) => this.#statusOf(key)!);
   }
 
   update(statuses: readonly ObjectStatus[]): void {
     for (const status of statuses) {
       const key = keyText(status.key);
-      if (isSame(this.#wanted.get(key), status)) continue;
+      const before = this.#wanted.get(key);
+      if (isSame(before, status)) continue;
+      // Of another version nothing is known yet.
+      const isOther = before?.generation !== status.generation;
+      if (isOther || status.enforcement === undefined) this.#applied.delete(key);
       this.#wanted.set(key, status);
       this.#pending.add(key);
     }
     if (!this.#writing) void this.#writePending();
   }
 
+  /** What became known of an object after the rest; nothing when the object is gone. */
+  decide(key: ResourceKey, applied: Condition): void {
+    const text = keyText(key);
+    if (!this.#wanted.has(text)) return;
+    if (isSame(this.#applied.get(text), applied)) return;
+    this.#applied.set(text, applied);
+    this.#pending.add(text);
+    if (!this.#writing) void this.#writePending();
+  }
+
   /** The object is gone. */
   forget(key: ResourceKey): void {
     this.#wanted.delete(keyText(key));
+    this.#applied.delete(keyText(key));
     this.#pending.delete(keyText(key));
+  }
+
+  #statusOf(key: string): ObjectStatus | undefined {
+    const status = this.#wanted.get(key);
+    const applied = this.#applied.get(key);
+    if (status === undefined || applied === undefined) return status;
+    return { ...status, conditions: [...status.conditions, applied] };
   }
 
   /** What comes meanwhile joins. A failed write is reported, and repeated only when the status changes. */
@@ -51,7 +75,7 @@ export class StatusWriter {
     this.#writing = true;
     for (const key of this.#pending) {
       this.#pending.delete(key);
-      const status = this.#wanted.get(key)!;
+      const status = this.#statusOf(key)!;
       try {
         await writer?.patch(status.key, (object) => withStatus(object, status, clock.nowMs()));
       } catch (error) {
@@ -62,6 +86,6 @@ export class StatusWriter {
   }
 }
 
-function isSame(a: ObjectStatus | undefined, b: ObjectStatus): boolean {
+function isSame<T extends object>(a: T | undefined, b: T): boolean {
   return a !== undefined && JSON.stringify(a) === JSON.stringify(b);
 }

@@ -1,41 +1,20 @@
-// What becomes of an object, as the conditions its author reads.
+// What becomes of services and workloads, as the conditions that their authors read.
 
-import type {
-  AuthorizationPolicy,
-  Service,
-  ServiceEntry,
-  WorkloadEntry,
-} from "@ambit/api/resources/kinds.ts";
+import type { Service, ServiceEntry, WorkloadEntry } from "@ambit/api/resources/kinds.ts";
 import type { Visibility } from "../mesh-config/mesh-config.ts";
 import type { Attachment, ServiceAttachment } from "../model/waypoints.ts";
-import type { TranslatedPolicy } from "../translate/authorization-policy.ts";
 import { isWildcardHost, meshHosts } from "../translate/service-entry.ts";
 import type { Condition, ObjectStatus } from "./object-status.ts";
-
-/** `translated` is undefined when no ztunnel has to do with the policy: it then says nothing of them. */
-export function policyStatus(
-  { metadata }: AuthorizationPolicy,
-  translated: TranslatedPolicy | undefined,
-): ObjectStatus {
-  const { namespace = "", name } = metadata;
-  return {
-    key: { kind: "AuthorizationPolicy", namespace, name },
-    conditions: translated === undefined ? [] : [ztunnelAccepted(translated)],
-  };
-}
-
-function ztunnelAccepted({ accepted, reason, message }: TranslatedPolicy): Condition {
-  return { type: "ZtunnelAccepted", status: accepted ? "True" : "False", reason, message };
-}
 
 export function serviceStatus(
   { metadata }: Service,
   attachment: ServiceAttachment,
   ingress: boolean,
 ): ObjectStatus {
-  const { namespace = "", name } = metadata;
+  const { namespace = "", name, generation } = metadata;
   return {
     key: { kind: "Service", namespace, name },
+    generation,
     conditions: waypointBound(attachment, ingress),
   };
 }
@@ -44,9 +23,10 @@ export function workloadEntryStatus(
   { metadata }: WorkloadEntry,
   attachment: Attachment,
 ): ObjectStatus {
-  const { namespace = "", name } = metadata;
+  const { namespace = "", name, generation } = metadata;
   return {
     key: { kind: "WorkloadEntry", namespace, name },
+    generation,
     conditions: waypointBound(attachment, false),
   };
 }
@@ -64,9 +44,10 @@ export function serviceEntryStatus(
   entry: ServiceEntry,
   { attachment, ingress, visibility }: EntryFindings,
 ): ObjectStatus {
-  const { namespace = "", name } = entry.metadata;
+  const { namespace = "", name, generation } = entry.metadata;
   return {
     key: { kind: "ServiceEntry", namespace, name },
+    generation,
     conditions: [
       ...waypointBound(attachment, ingress),
       ...waypointMissing(entry, attachment),

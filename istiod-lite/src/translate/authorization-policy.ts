@@ -32,6 +32,8 @@ export interface TranslatedPolicy {
   readonly accepted: boolean;
   readonly reason: "Accepted" | "UnsupportedValue";
   readonly message: string;
+  /** Why it does nothing at all, when that is so. */
+  readonly ineffective?: string;
 }
 
 /** Whether the policy is for ztunnels at all: one that targets a waypoint or a service is not. */
@@ -57,7 +59,7 @@ export function isSentToZtunnel(
   return isForZtunnel(policy) && unsendable(policy, dryRunPolicies) === undefined;
 }
 
-function isDryRun(annotations: Readonly<Record<string, string>> = {}): boolean {
+export function isDryRun(annotations: Readonly<Record<string, string>> = {}): boolean {
   return isTrue(annotations["istio.io/dry-run"]);
 }
 
@@ -70,7 +72,12 @@ export function translateAuthorizationPolicy(
   const { spec, metadata } = policy;
   const refusal = unsendable(policy, dryRunPolicies);
   if (refusal !== undefined) {
-    return { accepted: false, reason: "UnsupportedValue", message: refusal };
+    return {
+      accepted: false,
+      reason: "UnsupportedValue",
+      message: refusal,
+      ineffective: refusal,
+    };
   }
   const namespace = metadata.namespace ?? "";
   const isDeny = spec.action === "DENY";
@@ -103,16 +110,23 @@ interface L4Rule {
 function verdict(
   isDeny: boolean,
   rules: readonly L4Rule[],
-): Pick<TranslatedPolicy, "reason" | "message"> {
+): Pick<TranslatedPolicy, "reason" | "message" | "ineffective"> {
   const found = new Set(rules.flatMap(({ http }) => http));
-  if (found.size === 0) return { reason: "Accepted", message: "attached to ztunnel" };
+  if (found.size === 0) {
+    const accepted = { reason: "Accepted", message: "attached to ztunnel" } as const;
+    return isDeny && rules.length === 0
+      ? { ...accepted, ineffective: "a DENY policy without rules denies nothing" }
+      : accepted;
+  }
   const list = [...found].sort().join(", ");
   const left = rules.filter(({ rule, http }) => (isDeny ? !neverMatches(rule) : http.length === 0));
+  const message =
+    `ztunnel does not support HTTP attributes (found: ${list}). In ambient mode you must use a ` +
+    `waypoint proxy to enforce HTTP rules. ${consequence(isDeny, left.length)}`;
   return {
     reason: "UnsupportedValue",
-    message:
-      `ztunnel does not support HTTP attributes (found: ${list}). In ambient mode you must use a ` +
-      `waypoint proxy to enforce HTTP rules. ${consequence(isDeny, left.length)}`,
+    message,
+    ...(isDeny && left.length === 0 && { ineffective: message }),
   };
 }
 

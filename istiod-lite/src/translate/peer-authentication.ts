@@ -47,14 +47,21 @@ function oldest(
 /** The policies of a namespace. */
 export type PeerAuthenticationsOf = (namespace: string) => Iterable<PeerAuthentication>;
 
+/** The policy of a namespace as a whole: of several the oldest. */
+export function namespaceLevel(
+  policiesOf: PeerAuthenticationsOf,
+  namespace: string,
+): PeerAuthentication | undefined {
+  return oldest(policiesOf(namespace), (policy) => !selectsWorkloads(policy));
+}
+
 /** Strict from the mesh and the namespace, before any workload-level policy. */
 export function inheritedStrict(
   policiesOf: PeerAuthenticationsOf,
   namespace: string,
   rootNamespace: string,
 ): boolean {
-  const level = (wanted: string) =>
-    modeOf(oldest(policiesOf(wanted), (policy) => !selectsWorkloads(policy)));
+  const level = (wanted: string) => modeOf(namespaceLevel(policiesOf, wanted));
   const own = namespace === rootNamespace ? "UNSET" : level(namespace);
   return (own === "UNSET" ? level(rootNamespace) : own) === "STRICT";
 }
