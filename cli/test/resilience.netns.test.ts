@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, type ExpectStatic, it } from "vitest";
+import { afterAll, beforeAll, describe, it } from "vitest";
+import { expectAllServed, underLoad } from "./http-load.ts";
 import { Lab, SOON } from "./lab.ts";
 import { SHOP } from "./shop.ts";
 
@@ -6,43 +7,7 @@ const CERTIFICATE_LIFETIME_S = 60;
 /** Long enough for every certificate to be replaced twice. */
 const LOAD_S = 75;
 const OUTAGE_S = 60;
-/** Fewer would mean that the load waited for something. */
-const REQUESTS_PER_SECOND_MIN = 20;
 const URLS = ["http://near/", "http://far/"];
-
-interface LoadResult {
-  readonly sent: number;
-  readonly bad: Readonly<Record<string, number>>;
-}
-
-/** Requests one after another for some seconds, each on a new connection; prints what went wrong. */
-const load = (seconds: number, urls: readonly string[]) => `
-  const http = require("http");
-  const urls = ${JSON.stringify(urls)};
-  const end = Date.now() + ${seconds} * 1000;
-  const bad = {};
-  let sent = 0;
-  const next = (url) => {
-    if (Date.now() > end) return;
-    sent++;
-    const again = () => setTimeout(next, 5, url);
-    http.get(url, { agent: false }, (r) => {
-      let body = ""; r.on("data", (c) => body += c);
-      r.on("end", () => { if (!body.includes("sees")) bad[body] = (bad[body] ?? 0) + 1; again(); });
-    }).on("error", (e) => { bad[e.code] = (bad[e.code] ?? 0) + 1; again(); });
-  };
-  urls.forEach(next);
-  process.on("exit", () => console.log(JSON.stringify({ sent, bad })));`;
-
-async function underLoad(lab: Lab, seconds: number, urls: readonly string[]): Promise<LoadResult> {
-  const text = await lab.exec("client.shop", process.execPath, "-e", load(seconds, urls));
-  return JSON.parse(text) as LoadResult;
-}
-
-function expectAllServed(expect: ExpectStatic, { sent, bad }: LoadResult, seconds: number): void {
-  expect(bad).toEqual({});
-  expect(sent).toBeGreaterThan(seconds * REQUESTS_PER_SECOND_MIN);
-}
 
 describe.concurrent("a mesh under load", () => {
   const shortLived = new Lab({ SECRET_TTL: `${CERTIFICATE_LIFETIME_S}s` });

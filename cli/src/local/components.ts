@@ -49,7 +49,15 @@ export function zdsSocket(home: Home, node: NodePlace): string {
   return resolve(home.zds, `${node.name}.sock`);
 }
 
-export function istiod(home: Home): Component {
+/** CACERTS_DIR among the settings is a CA that the user plugs in; otherwise the mesh makes its own. */
+function authority(home: Home, settings: NodeJS.ProcessEnv) {
+  const pluggedIn = settings["CACERTS_DIR"];
+  return pluggedIn === undefined || pluggedIn === ""
+    ? { env: { CA_DIR: home.ca }, root: resolve(home.ca, "ca-cert.pem") }
+    : { env: { CACERTS_DIR: pluggedIn }, root: resolve(pluggedIn, "root-cert.pem") };
+}
+
+export function istiod(home: Home, settings: NodeJS.ProcessEnv): Component {
   return {
     name: "istiod-lite",
     netns: fabricNetns(home),
@@ -59,7 +67,7 @@ export function istiod(home: Home): Component {
     env: {
       MANIFESTS: home.manifests,
       STATUS_DIR: home.manifests,
-      CA_DIR: home.ca,
+      ...authority(home, settings).env,
       JWKS_FILE: home.jwks,
       TOKEN_ISSUER,
       CA_TRUSTED_NODE_ACCOUNTS: `${SYSTEM_NAMESPACE}/${ZTUNNEL_ACCOUNT}`,
@@ -87,11 +95,16 @@ export function cniAgent(home: Home, node: NodePlace, { redirection }: MeshOptio
   };
 }
 
-export function ztunnel(home: Home, node: NodePlace, options: MeshOptions): Component {
+export function ztunnel(
+  home: Home,
+  node: NodePlace,
+  options: MeshOptions,
+  settings: NodeJS.ProcessEnv,
+): Component {
   const { sameNode, ztunnels } = options;
   const other = ztunnels[node.name];
   const controlPlane = `https://${ISTIOD.v4}:15012`;
-  const root = resolve(home.ca, "ca-cert.pem");
+  const { root } = authority(home, settings);
   return {
     name: "ztunnel",
     node: node.name,

@@ -95,7 +95,7 @@ export class LocalMesh {
 
   /** Brings everything up and resolves when every program and pod is ready; stops early when aborted. */
   async start(resources: readonly Resource[], signal: AbortSignal): Promise<void> {
-    const { home, clock, report } = this.#dependencies;
+    const { home, clock, settings, report } = this.#dependencies;
     const began = clock.monotonicMs();
     await this.#prepare();
     signal.throwIfAborted();
@@ -105,12 +105,12 @@ export class LocalMesh {
     for (const resource of seedResources(this.#nodes)) await store.put(resource);
     await applyResources(store, resources);
     await this.#writeTokens(store);
-    this.#run(istiod(home));
+    this.#run(istiod(home, settings));
     for (const node of this.#nodes) this.#run(cniAgent(home, node, this.#options));
     await this.#startPods(store);
     await this.#awaitComponents(signal);
     report("istiod-lite and the node agents are ready");
-    for (const node of this.#nodes) this.#run(ztunnel(home, node, this.#options));
+    for (const node of this.#nodes) this.#run(ztunnel(home, node, this.#options, settings));
     await this.#awaitComponents(signal);
     report("ztunnel is ready on every node");
     await this.#awaitPods(signal);

@@ -13,7 +13,7 @@ import { certificateFromChain, type WorkloadCertificate } from "@ambit/common/tl
 import { createCsr } from "@ambit/common/tls/csr.ts";
 import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
 import { callMetadata, channelTarget, type ControlPlane } from "@ambit/common/xds/control-plane.ts";
-import { createClient } from "@ambit/common/xds/grpc-channel.ts";
+import { type ChannelTarget, createClient } from "@ambit/common/xds/grpc-channel.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { callUnary } from "@ambit/common/xds/grpc-service.ts";
 import type { CaClient } from "./ca-client.ts";
@@ -32,6 +32,8 @@ export interface IstioCaOptions {
 export class IstioCa implements CaClient {
   readonly #options: IstioCaOptions;
   #client: Client | undefined;
+  /** What the channel trusts. */
+  #rootPem: string | undefined;
 
   constructor(options: IstioCaOptions) {
     this.#options = options;
@@ -55,7 +57,7 @@ export class IstioCa implements CaClient {
 
   async #call(request: IstioCertificateRequest): Promise<IstioCertificateResponse> {
     const { controlPlane, clock } = this.#options;
-    this.#client ??= createClient(channelTarget(controlPlane));
+    this.#client = this.#currentClient();
     try {
       return await callUnary(
         this.#client,
@@ -72,7 +74,22 @@ export class IstioCa implements CaClient {
     }
   }
 
-  /** The root may have been rotated: the next fetch reads it again. */
+  /** A channel that trusts the root as it is now; when that cannot be read, the one that there is. */
+  #currentClient(): Client {
+    let target: ChannelTarget;
+    try {
+      target = channelTarget(this.#options.controlPlane);
+    } catch (error) {
+      if (this.#client !== undefined) return this.#client;
+      throw error;
+    }
+    if (this.#client !== undefined && target.rootPem === this.#rootPem) return this.#client;
+    this.#renewChannel();
+    this.#rootPem = target.rootPem;
+    return createClient(target);
+  }
+
+  /** The next fetch connects anew. */
   #renewChannel(): void {
     this.#client?.close();
     this.#client = undefined;
