@@ -14,7 +14,7 @@ import { parseSocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { Keepalive } from "@ambit/common/sys/sockets.ts";
 import { MESH_CONFIG_FILE, prefixed, withMeshDefaults } from "./mesh-config.ts";
 
-export type SameNodePath = "local" | "hbone";
+export type SameNodePath = "local" | "hbone" | "direct";
 
 export interface Config {
   readonly proxyMode: "shared" | "dedicated";
@@ -147,7 +147,7 @@ function readPlace(read: EnvironmentReader) {
     clusterId: read.text("ISTIO_META_CLUSTER_ID") ?? read.text("CLUSTER_ID", "Kubernetes"),
     clusterDomain: read.text("CLUSTER_DOMAIN", "cluster.local"),
     trustDomain: read.text("TRUST_DOMAIN", "cluster.local"),
-    sameNode: read.oneOf("SAME_NODE", ["local", "hbone"], "local"),
+    sameNode: read.oneOf("SAME_NODE", ["local", "hbone", "direct"], "local"),
     packetMark:
       proxyMode === "shared" || read.text("PACKET_MARK") !== undefined
         ? read.integer("PACKET_MARK", DEFAULT_PACKET_MARK, { min: 0, max: 2 ** 32 - 1 })

@@ -21,6 +21,8 @@ export interface DirectBackend {
 
 /** A connection between two applications of the node. */
 export interface DirectFlow {
+  /** Its socket's at the client: one connection's for as long as the kernel runs. */
+  readonly cookie: bigint;
   readonly source: SocketAddress;
   readonly destination: SocketAddress;
   /** What the client called, when that was a service. */
@@ -138,6 +140,7 @@ function flowKey({ source, destination }: DirectFlow): Buffer {
 export function decodeFlow(key: Buffer, value: Buffer): DirectFlow {
   const { flow, flowKey: layout } = STRUCTS;
   return {
+    cookie: value.readBigUInt64LE(flow.cookie),
     source: {
       ip: readAddress(key, layout.source),
       port: key.readUInt16BE(layout.sourcePort),

@@ -19,7 +19,7 @@ export interface ConnectionSummary {
   readonly src: string;
   readonly originalDst: string;
   readonly actualDst: string;
-  readonly protocol: "HBONE" | "TCP" | "LOCAL";
+  readonly protocol: "HBONE" | "TCP" | "LOCAL" | "DIRECT";
   readonly bytesSent: number;
   readonly bytesReceived: number;
 }
@@ -144,4 +144,4 @@ export class ConnectionTable {
   }
 }
 
-const PROTOCOL_OF_PATH = { hbone: "HBONE", tcp: "TCP", local: "LOCAL" } as const;
+const PROTOCOL_OF_PATH = { hbone: "HBONE", tcp: "TCP", local: "LOCAL", direct: "DIRECT" } as const;

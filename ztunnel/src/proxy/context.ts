@@ -8,6 +8,7 @@ import type { Drain } from "@ambit/common/process/drain.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
 import type { TlsPolicy } from "@ambit/common/tls/tls-policy.ts";
 import type { Config } from "../config.ts";
+import type { DirectPaths } from "../direct/direct-paths.ts";
 import type { Random } from "../state/endpoint-choice.ts";
 import type { MeshState, PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
@@ -25,6 +26,8 @@ export interface ProxyContext {
   readonly state: MeshState;
   readonly certificates: CertificateView;
   readonly connections: ConnectionTable;
+  /** Connections of this node's pods that go past us. */
+  readonly direct: DirectPaths;
   readonly names: HostNames;
   /** Only where xDS is on demand. */
   readonly demand?: DemandView | undefined;

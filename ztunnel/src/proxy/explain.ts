@@ -31,7 +31,7 @@ export interface Explanation {
   readonly source: { readonly workload: string; readonly identity: string };
   readonly destination: string;
   readonly steps: readonly DecisionStep[];
-  readonly path: "local" | "hbone" | "tcp" | "passthrough" | "double-hbone" | "none";
+  readonly path: "direct" | "local" | "hbone" | "tcp" | "passthrough" | "double-hbone" | "none";
   readonly verdict: "allowed" | "denied" | "unreachable";
   readonly reason: string;
   /** What the access line would give as `reason`; absent when the connection would be made. */
@@ -76,7 +76,7 @@ export function explain(
     const { code, reason } = route;
     return { ...base, path: "none", verdict: "unreachable", reason, code, policies: [] };
   }
-  return { ...base, ...explainArrival(context, source, route, steps) };
+  return { ...base, ...explainArrival(context, { source, destination, route, steps }) };
 }
 
 function findSource({ state }: ProxyContext, text: string): Workload {
@@ -111,19 +111,23 @@ function findDestination(
   return { ip: address, port: parts.port };
 }
 
+interface ExplainedJourney {
+  readonly source: Workload;
+  /** As the application dials it. */
+  readonly destination: SocketAddress;
+  readonly route: Exclude<OutboundRoute, { kind: "refused" }>;
+  readonly steps: DecisionStep[];
+}
+
 type Arrival = Omit<Explanation, "source" | "destination" | "steps">;
 
 /** What the destination's policies say of the connection when it arrives. */
-function explainArrival(
-  context: ProxyContext,
-  source: Workload,
-  route: Exclude<OutboundRoute, { kind: "refused" }>,
-  steps: DecisionStep[],
-): Arrival {
+function explainArrival(context: ProxyContext, journey: ExplainedJourney): Arrival {
   const { state } = context;
+  const { source, route, steps } = journey;
   const { destination } = route;
   const captured = source.protocol === "HBONE";
-  const path = captured ? pathOf(context, source, route) : "tcp";
+  const path = captured ? pathOf(context, journey) : "tcp";
   steps.push({ question: "which path do the bytes take", answer: PATHS[path] });
   const enforced = destination !== undefined && destination.protocol === "HBONE";
   const target = "target" in route ? route.target : undefined;
@@ -158,6 +162,7 @@ function allowedText(reason: DecisionReason): string {
 }
 
 const PATHS = {
+  direct: "from application to application within the node, once ztunnel has let one through",
   local: "relayed inside this node's ztunnel, which holds both identities",
   hbone: "an mTLS tunnel between the ztunnels",
   tcp: "plain TCP",
@@ -165,15 +170,25 @@ const PATHS = {
   "double-hbone": "two tunnels, through the other network's gateway",
 } as const;
 
-function pathOf(
-  { config }: ProxyContext,
-  source: Workload,
-  route: Exclude<OutboundRoute, { kind: "refused" }>,
-): keyof typeof PATHS {
+function pathOf(context: ProxyContext, journey: ExplainedJourney): keyof typeof PATHS {
+  const { config } = context;
+  const { source, route } = journey;
   if (route.kind === "named") return route.destination.protocol === "HBONE" ? "hbone" : "tcp";
   if (route.kind !== "hbone") return route.kind;
   const { node, applicationTunnel } = route.destination;
   const canStay = node === config.nodeName && node !== "" && applicationTunnel === undefined;
   if (!canStay || route.viaWaypoint) return "hbone";
-  return sameNodePath(config.sameNode, source, route.destination);
+  const path = sameNodePath(config.sameNode, source, route.destination);
+  return path === "direct" ? explainDirect(context, journey) : path;
+}
+
+/** What is not direct though both sides want it is local. */
+function explainDirect(
+  context: ProxyContext,
+  { source, destination, steps }: ExplainedJourney,
+): "direct" | "local" {
+  const decision = context.direct.decide(context, source, destination);
+  const answer = decision.direct ? "yes" : `no: ${decision.why}`;
+  steps.push({ question: "may it go past ztunnel", answer });
+  return decision.direct ? "direct" : "local";
 }

@@ -25,6 +25,8 @@ export interface LocalRelay {
   readonly connection: Connection;
   /** The source side's; its counters serve both reporters. */
   readonly telemetry: ConnectionTelemetry;
+  /** Called when the application has taken the connection. */
+  onServed(): void;
 }
 
 /** Resolves when the relay has ended; rejects with what the destination side refused it for. */
@@ -54,6 +56,7 @@ export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
       ...(route.service && { service: route.service }),
     },
     async (app, _, inbound) => {
+      relay.onServed();
       relay.connection.onAbort(() => inbound.abort(relay.connection.error!));
       inbound.onAbort(() => relay.connection.abort(inbound.error!));
       end = await relaySockets(client, app, telemetry.counters);

@@ -94,7 +94,7 @@ async function carry(journey: Journey): Promise<void> {
     counters,
     ...hopOf(route),
   });
-  connection.onAbort(() => client.destroy());
+  connection.onAbort(() => client.reset());
   const stopEnding = connection.endWith(pod.drain);
   let telemetry: ConnectionTelemetry | undefined;
   try {
@@ -103,7 +103,14 @@ async function carry(journey: Journey): Promise<void> {
     telemetry = new ConnectionTelemetry(context.telemetry, told, counters);
     const end =
       localPod !== undefined && route.kind === "hbone"
-        ? await relayLocally({ ...journey, pod: localPod, route, connection, telemetry })
+        ? await relayLocally({
+            ...journey,
+            pod: localPod,
+            route,
+            connection,
+            telemetry,
+            onServed: () => offerDirectly(journey),
+          })
         : await relayOut(journey, connection, counters, across);
     const failure =
       connection.error ??
@@ -148,7 +155,14 @@ function localDestination({ context, source, route }: Journey): Pod | undefined 
   // Its application is called by the inbound side's rules: another port, a PROXY header.
   if (route.destination.applicationTunnel !== undefined) return undefined;
   const path = sameNodePath(context.config.sameNode, source, route.destination);
-  return path === "local" ? context.localPod(route.destination) : undefined;
+  return path === "hbone" ? undefined : context.localPod(route.destination);
+}
+
+/** Connections like this one may be made without us from now on, where all sides want that. */
+function offerDirectly({ context, pod, accepted, source, route }: Journey): void {
+  if (route.kind !== "hbone") return;
+  if (sameNodePath(context.config.sameNode, source, route.destination) !== "direct") return;
+  context.direct.offer(context, source, pod, accepted.destination);
 }
 
 async function relayOut(
@@ -173,7 +187,7 @@ async function relayOut(
       const destination = route.kind === "tcp" ? route.target : accepted.destination;
       const dialed = dial(context, pod, { destination, timeoutCode: "CONNECT_TIMEOUT" });
       const upstream = await connection.unlessAborted(dialed, (late) => late.destroy());
-      connection.onAbort(() => upstream.destroy());
+      connection.onAbort(() => upstream.reset());
       return relaySockets(client, upstream, counters);
     }
     case "double-hbone":

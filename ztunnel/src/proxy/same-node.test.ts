@@ -24,6 +24,10 @@ describe("the path between two pods of one node", () => {
     ["hbone", "local", undefined, "hbone"],
     ["hbone", "local", "local", "local"],
     ["hbone", "direct", "local", "local"],
+    ["local", "direct", "direct", "direct"],
+    ["direct", undefined, undefined, "direct"],
+    ["direct", "direct", "hbone", "hbone"],
+    ["local", "direct", undefined, "local"],
     ["local", "local", "hbone", "hbone"],
     ["hbone", "magic", "local", "hbone"],
   ] as const)(

@@ -5,13 +5,17 @@
 import type { SameNodePath } from "../config.ts";
 import type { Workload } from "../state/workload.ts";
 
-/** "local" is inside this process; "hbone" a tunnel as to any other node. */
+/**
+ * "local" is inside this process; "hbone" a tunnel as to any other node; "direct" is local, and past this
+ * process where it can be (direct/decide.ts).
+ */
 export function sameNodePath(
   usual: SameNodePath,
   source: Workload,
   destination: Workload,
 ): SameNodePath {
   if (destination.applicationTunnel !== undefined) return "hbone";
-  const words = [source.sameNode ?? usual, destination.sameNode ?? usual];
-  return words.includes("hbone") ? "hbone" : "local";
+  const words = new Set([source.sameNode ?? usual, destination.sameNode ?? usual]);
+  if (words.has("hbone")) return "hbone";
+  return words.has("local") ? "local" : "direct";
 }

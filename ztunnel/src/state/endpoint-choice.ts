@@ -28,10 +28,18 @@ export interface EndpointQuery {
 
 /** undefined: the service has no endpoint that can take this connection. */
 export function chooseEndpoint(
-  { service, endpoints }: StoredService,
+  stored: StoredService,
   query: EndpointQuery,
   random: Random,
 ): ChosenEndpoint | undefined {
+  return weightedPick(endpointCandidates(stored, query), random);
+}
+
+/** Those that the choice is made of, each with its workload's capacity as weight. */
+export function endpointCandidates(
+  { service, endpoints }: StoredService,
+  query: EndpointQuery,
+): readonly ChosenEndpoint[] {
   const candidates: ChosenEndpoint[] = [];
   for (const endpoint of endpoints.values()) {
     const { workload } = endpoint;
@@ -42,7 +50,7 @@ export function chooseEndpoint(
     if (ip === undefined && workload.addresses.length > 0) continue;
     candidates.push({ workload, port, ...(ip !== undefined && { ip }) });
   }
-  return weightedPick(preferred(candidates, service, query.source), random);
+  return preferred(candidates, service, query.source);
 }
 
 function addressOf(

@@ -105,10 +105,9 @@ function sameNodeOf({ extensions }: WireWorkload): Pick<Workload, "sameNode"> {
 }
 
 const SAME_NODE_EXTENSION = "ambit.io/same-node";
-/** `direct` is a matter of the kernel's: what reaches this process goes through it. */
 const SAME_NODE_PATHS = new Map<string, SameNodePath>([
   ["local", "local"],
-  ["direct", "local"],
+  ["direct", "direct"],
   ["hbone", "hbone"],
 ]);
 

@@ -13,8 +13,11 @@ import type { TrafficConnection, TrafficLabels, TrafficMetrics } from "./traffic
 
 export type Direction = "inbound" | "outbound";
 
-/** How the bytes travel: through a tunnel, in the clear, or within this process (same node). */
-export type PathKind = "hbone" | "tcp" | "local";
+/**
+ * How the bytes travel: through a tunnel, in the clear, or on one node: within this process, or from
+ * application to application.
+ */
+export type PathKind = "hbone" | "tcp" | "local" | "direct";
 
 /** All that telemetry says of a connection. */
 export interface ConnectionFacts {
@@ -55,16 +58,17 @@ export class ConnectionTelemetry {
   readonly #traffic: TrafficConnection;
   #closed = false;
 
-  /** `counters` are given where two reporters share one relay. */
+  /** `counters` are given where two reporters share one relay, `startedMs` when it was before now. */
   constructor(
     sinks: TelemetrySinks,
     facts: ConnectionFacts,
     counters: ByteCounters = { sent: 0, received: 0 },
+    startedMs = sinks.clock.monotonicMs(),
   ) {
     this.#sinks = sinks;
     this.counters = counters;
     this.#facts = facts;
-    this.#startedMs = sinks.clock.monotonicMs();
+    this.#startedMs = startedMs;
     const labels = trafficLabels(facts);
     this.#traffic = sinks.metrics.open(labels, this.counters, facts.direction === "outbound");
     if (sinks.access.enabled("debug")) sinks.access.debug("connection opened", accessFields(facts));

@@ -9,6 +9,7 @@ import { FakeClock } from "@ambit/common/testing/fake-clock.ts";
 import type { SpiffeId } from "@ambit/common/tls/identity.ts";
 import { TlsPolicy } from "@ambit/common/tls/tls-policy.ts";
 import { type Config, parseConfig } from "../config.ts";
+import { DirectPaths } from "../direct/direct-paths.ts";
 import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { HostNames, type NameLookup } from "../proxy/host-names.ts";
@@ -34,6 +35,7 @@ export interface TestContextParts {
   readonly state?: MeshState;
   readonly config?: Partial<Config>;
   readonly revocation?: RevocationGuard;
+  readonly direct?: DirectPaths;
   localPod?(workload: Workload): Pod | undefined;
   readonly random?: Random;
   /** What DNS says; nothing otherwise. */
@@ -51,6 +53,7 @@ export function testContext(parts: TestContextParts = {}): TestContext {
     state: parts.state ?? new MeshState(),
     certificates: new CertificateView(clock, (id) => wanted.push(id)),
     connections: new ConnectionTable(),
+    direct: parts.direct ?? new DirectPaths({ open: noKernel, cookieOf: () => 0n }),
     names: new HostNames(clock, () => 0, parts.lookup ?? nothingFound),
     tls: new TlsPolicy(config.tls),
     revocation: parts.revocation,
@@ -69,6 +72,10 @@ export function testContext(parts: TestContextParts = {}): TestContext {
     wanted,
     lines: () => lines.map((line) => JSON.parse(line) as Record<string, unknown>),
   };
+}
+
+function noKernel(): never {
+  throw new Error("there is no kernel here");
 }
 
 function nothingFound(): Promise<never> {

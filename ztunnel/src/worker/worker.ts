@@ -5,15 +5,20 @@ import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "@ambit/common/process/assert.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
+import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
 import { parseRevocationLists } from "@ambit/common/tls/revocation-list.ts";
 import { TlsPolicy } from "@ambit/common/tls/tls-policy.ts";
+import { DirectPaths } from "../direct/direct-paths.ts";
+import { openDirectKernel } from "../direct/kernel.ts";
+import { DirectUpkeep } from "../direct/upkeep.ts";
 import { ConnectionTable } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { explain } from "../proxy/explain.ts";
 import { HostNames } from "../proxy/host-names.ts";
 import { knownWorkload } from "../proxy/identify.ts";
+import type { PodSteering } from "../proxy/pod-listeners.ts";
 import { PodProxy } from "../proxy/pod-proxy.ts";
 import { dropStaleTunnels, reviewConnections } from "../proxy/review.ts";
 import { applyRevocations, RevocationGuard } from "../proxy/revocation.ts";
@@ -36,7 +41,7 @@ import type {
 
 assert(parentPort !== null, "the worker runs as a worker thread");
 const port = parentPort;
-const { config } = workerData as WorkerInit;
+const { config, index } = workerData as WorkerInit;
 
 const log = new Log({ format: config.logFormat, level: config.logLevel });
 const state = new MeshState();
@@ -47,11 +52,18 @@ const proxies = new Map<string, PodProxy>();
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
 
+const direct = new DirectPaths({
+  open: openDirectKernel,
+  cookieOf: cookieOfNetns,
+  onEnding: (ending) => upkeep?.explain(ending),
+});
+
 const context: ProxyContext = {
   config,
   state,
   certificates: new CertificateView(systemClock, (id) => tell({ type: "certificateWanted", id })),
   connections: new ConnectionTable(),
+  direct,
   names: new HostNames(systemClock, Math.random),
   demand: config.xdsOnDemand
     ? new DemandView(systemClock, (key) => tell({ type: "resourceWanted", key }))
@@ -66,6 +78,9 @@ const context: ProxyContext = {
   random: Math.random,
   localPod,
 };
+
+/** One worker keeps the books of connections that no worker sees. */
+const upkeep = index === 0 ? new DirectUpkeep(context, direct) : undefined;
 
 /** Only a workload of this node can be a local pod; names are unique within a node. */
 function localPod(workload: Workload): Pod | undefined {
@@ -91,6 +106,7 @@ const handlers: Handlers = {
     const rejections =
       kind === "address" ? state.applyAddresses(update) : state.applyAuthorizations(update);
     reviewConnections(context);
+    direct.review(context);
     warmCertificates();
     if (kind === "address") dropStaleTunnels(context, pods());
     return rejections;
@@ -100,11 +116,13 @@ const handlers: Handlers = {
     proxies.delete(uid);
     await before?.stop("immediate", 0);
     proxies.set(uid, new PodProxy(context, { uid, info, netnsFd, steering }));
+    steerDirectly(uid, steering);
     warmCertificates();
     return null;
   },
   steerPod: ({ uid, steering }) => {
     proxies.get(uid)?.steer(steering);
+    steerDirectly(uid, steering);
     return null;
   },
   ping: () => null,
@@ -112,6 +130,7 @@ const handlers: Handlers = {
     const proxy = proxies.get(uid);
     proxies.delete(uid);
     const identity = proxy && identityOf(proxy.pod);
+    direct.removePod(context, uid);
     await proxy?.stop("immediate", 0);
     if (identity !== undefined && !localIdentities().has(identity))
       tell({ type: "certificateUnwanted", id: identity });
@@ -123,13 +142,16 @@ const handlers: Handlers = {
   },
   certificate: ({ id, certificate, error }) => {
     context.certificates.update(id, certificate, error);
+    direct.review(context);
     return null;
   },
   revocations: ({ file }) => {
     applyRevocations(context, parseRevocationLists(Buffer.from(file)));
+    direct.review(context);
     return null;
   },
   drain: async ({ deadlineMs }) => {
+    direct.stop();
     await Promise.all([...proxies.values()].map((proxy) => proxy.stop("graceful", deadlineMs)));
     return null;
   },
@@ -138,17 +160,28 @@ const handlers: Handlers = {
     return null;
   },
   stateDump: () => dumpState(state),
-  connections: () => context.connections.summaries(),
-  metrics: () => [
-    ...metrics.collect(),
-    ...failures.collect(),
-    ...onDemandDns.collect(),
-    ...context.dns.collect(),
-    ...(context.revocation?.collect() ?? []),
-  ],
+  connections: () => [...context.connections.summaries(), ...(upkeep?.summaries() ?? [])],
+  metrics: () => {
+    upkeep?.sync();
+    return [
+      ...metrics.collect(),
+      ...failures.collect(),
+      ...onDemandDns.collect(),
+      ...context.dns.collect(),
+      ...(context.revocation?.collect() ?? []),
+    ];
+  },
   failures: ({ id }) => failures.find(id),
   explain: ({ source, destination }) => explain(context, source, destination),
 };
+
+/** The pod's connections may, or may no longer, go past us. */
+function steerDirectly(uid: string, steering: PodSteering | undefined): void {
+  const proxy = proxies.get(uid);
+  if (proxy === undefined) return;
+  direct.setPod(context, proxy.pod, steering);
+  upkeep?.podsChanged();
+}
 
 /** Asks early for the certificates of our pods, so that the first connection finds them. */
 function warmCertificates(): void {

@@ -1,0 +1,232 @@
+// The books of direct connections: metrics and access lines of both reporters, as for any other connection.
+// The kernel says when one has ended and what it carried; those that live are looked up now and then.
+// One worker of a node keeps them.
+
+import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
+import type { DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
+import type { EndedFlow } from "@ambit/common/sys/bpf-direct-ended.ts";
+import type { TcpSocket } from "@ambit/common/sys/sock-diag.ts";
+import type { ConnectionSummary } from "../proxy/connection.ts";
+import type { Pod, ProxyContext } from "../proxy/context.ts";
+import { knownWorkload } from "../proxy/identify.ts";
+import type { ProxyError } from "../proxy/proxy-error.ts";
+import type { Workload } from "../state/workload.ts";
+import { ConnectionTelemetry, type Direction } from "../telemetry/connection-telemetry.ts";
+import type { DirectPod } from "./decide.ts";
+import type { Ending } from "./end-connections.ts";
+import { flowFacts, flowId, type FlowParties } from "./flow-facts.ts";
+import type { DirectKernel } from "./kernel.ts";
+
+/** A connect() that nobody has answered for so long has been given up, or will go through ztunnel. */
+const UNANSWERED_MS = 30_000;
+/** Pods that left a while ago: what is told of their connections comes later than they go. */
+const FORMER_PODS_MAX = 256;
+/** Reasons that wait for the end that they explain. */
+const REASONS_MAX = 4096;
+
+interface LiveFlow {
+  readonly flow: DirectFlow;
+  readonly parties: FlowParties;
+  /** As the client sees it. */
+  readonly counters: { sent: number; received: number };
+  readonly outbound: ConnectionTelemetry;
+  readonly inbound: ConnectionTelemetry;
+}
+
+export class FlowAccounts {
+  readonly #context: ProxyContext;
+  readonly #kernel: DirectKernel;
+  /** By flow id. */
+  readonly #live = new Map<string, LiveFlow>();
+  readonly #pods = new Map<bigint, DirectPod>();
+  readonly #workloads = new WeakMap<Pod, Workload>();
+  /** Why connections are being ended, by destination and client address. */
+  readonly #reasons = new Map<string, ProxyError>();
+
+  constructor(context: ProxyContext, kernel: DirectKernel) {
+    this.#context = context;
+    this.#kernel = kernel;
+  }
+
+  /** The pods that there are now; those that were are remembered for a while. */
+  know(pods: Iterable<DirectPod>): void {
+    for (const pod of pods) {
+      this.#pods.delete(pod.cookie);
+      this.#pods.set(pod.cookie, pod);
+      this.#workloadOf(pod);
+    }
+    for (const cookie of this.#pods.keys()) {
+      if (this.#pods.size <= FORMER_PODS_MAX) break;
+      this.#pods.delete(cookie);
+    }
+  }
+
+  /** Connections that are about to be ended, and why. */
+  explain({ sourceIps, to, why }: Ending): void {
+    for (const ip of sourceIps) {
+      if (this.#reasons.size >= REASONS_MAX) this.#reasons.clear();
+      this.#reasons.set(reasonKey(ip, to), why);
+    }
+  }
+
+  /** Books what has ended since the last call. */
+  readEnded(): void {
+    this.#kernel.readEnded((ended) => this.#book(ended));
+  }
+
+  /** Takes in what lives, forgets what the kernel has left behind. */
+  sync(): void {
+    this.readEnded();
+    const flows = this.#kernel.flows();
+    const sockets = this.#socketsOf(flows);
+    const nowNs = process.hrtime.bigint();
+    const seen = new Set<string>();
+    for (const flow of flows) {
+      const socket = sockets.get(socketKey(flow.source, flow.destination));
+      if (this.#isLeftBehind(flow, socket, nowNs)) {
+        this.#kernel.forget(flow);
+        continue;
+      }
+      if (!flow.accepted) continue;
+      seen.add(flowId(flow));
+      const live = this.#live.get(flowId(flow)) ?? this.#open(flow, nowNs);
+      if (live !== undefined && socket !== undefined) {
+        live.counters.sent = socket.bytesReceived;
+        live.counters.received = socket.bytesAcked;
+      }
+    }
+    this.readEnded();
+    for (const [id, live] of this.#live) if (!seen.has(id)) this.#close(id, live, undefined);
+  }
+
+  /** The connections that live, for the admin port. */
+  summaries(): ConnectionSummary[] {
+    this.sync();
+    return [...this.#live.values()].flatMap((live) => [
+      summary(live, "outbound"),
+      summary(live, "inbound"),
+    ]);
+  }
+
+  #book({ flow, endedNs, bytesReceived, bytesSent }: EndedFlow): void {
+    const id = flowId(flow);
+    const live = this.#live.get(id) ?? this.#open(flow, endedNs);
+    if (live === undefined) return;
+    live.counters.sent = bytesReceived;
+    live.counters.received = bytesSent;
+    const why =
+      this.#reasons.size === 0
+        ? undefined
+        : this.#reasons.get(reasonKey(flow.source.ip, flow.destination));
+    this.#close(id, live, why);
+  }
+
+  /** undefined: nobody remembers its pods. `atNs` is now for it. */
+  #open(flow: DirectFlow, atNs: bigint): LiveFlow | undefined {
+    const parties = this.#partiesOf(flow);
+    if (parties === undefined) return undefined;
+    const { telemetry } = this.#context;
+    const counters = { sent: 0, received: 0 };
+    const startedMs = telemetry.clock.monotonicMs() - Number(atNs - flow.startedNs) / 1e6;
+    const side = (direction: Direction) => {
+      const own = direction === "outbound" ? counters : new Mirrored(counters);
+      const facts = flowFacts(flow, parties, direction);
+      return new ConnectionTelemetry(telemetry, facts, own, startedMs);
+    };
+    const [outbound, inbound] = [side("outbound"), side("inbound")];
+    const live: LiveFlow = { flow, parties, counters, outbound, inbound };
+    this.#live.set(flowId(flow), live);
+    return live;
+  }
+
+  #close(id: string, { outbound, inbound }: LiveFlow, why: ProxyError | undefined): void {
+    this.#live.delete(id);
+    outbound.close(why);
+    inbound.close(why);
+  }
+
+  #partiesOf({ netns, slot, service: called, destination }: DirectFlow): FlowParties | undefined {
+    const from = this.#pods.get(netns);
+    const target = this.#podAt(slot, destination);
+    const source = from && this.#workloadOf(from);
+    const to = target && this.#workloadOf(target);
+    if (source === undefined || to === undefined) return undefined;
+    const { services } = this.#context.state;
+    const address = called && { network: source.network, ip: called.ip };
+    const service = address && services.byAddress(address, source.namespace)?.service;
+    return { source, target: to, ...(service && { service }) };
+  }
+
+  /** Slots are used again: the latest pod there, unless the address is another one's. */
+  #podAt(slot: number, { ip }: SocketAddress): DirectPod | undefined {
+    const had = [...this.#pods.values()].filter((pod) => pod.slot === slot);
+    const owns = (pod: DirectPod) => this.#workloadOf(pod)?.addresses.includes(ip) ?? false;
+    return had.findLast(owns) ?? had.at(-1);
+  }
+
+  #workloadOf({ pod }: DirectPod): Workload | undefined {
+    const workload = knownWorkload(this.#context, pod);
+    if (workload === undefined) return this.#workloads.get(pod);
+    this.#workloads.set(pod, workload);
+    return workload;
+  }
+
+  /** The destinations' sockets of these flows. */
+  #socketsOf(flows: readonly DirectFlow[]): Map<string, TcpSocket> {
+    const slots = new Set(flows.filter(({ accepted }) => accepted).map(({ slot }) => slot));
+    const found = new Map<string, TcpSocket>();
+    for (const { slot, pod } of this.#pods.values()) {
+      if (!slots.has(slot) || pod.drain.forced.aborted) continue;
+      for (const socket of this.#kernel.connections(pod.netnsFd)) {
+        found.set(socketKey(socket.remote, socket.local), socket);
+      }
+    }
+    return found;
+  }
+
+  /** Its client never said that it gave up, or its server's cgroup went before its socket did. */
+  #isLeftBehind(flow: DirectFlow, socket: TcpSocket | undefined, nowNs: bigint): boolean {
+    const ageMs = Number(nowNs - flow.startedNs) / 1e6;
+    return ageMs > UNANSWERED_MS && (!flow.accepted || socket === undefined);
+  }
+}
+
+class Mirrored {
+  readonly #counters: { readonly sent: number; readonly received: number };
+
+  constructor(counters: { readonly sent: number; readonly received: number }) {
+    this.#counters = counters;
+  }
+
+  get sent(): number {
+    return this.#counters.received;
+  }
+
+  get received(): number {
+    return this.#counters.sent;
+  }
+}
+
+function summary(live: LiveFlow, direction: Direction): ConnectionSummary {
+  const { flow, parties, outbound, inbound } = live;
+  const { counters } = direction === "outbound" ? outbound : inbound;
+  return {
+    id: flowId(flow),
+    direction,
+    workload: (direction === "outbound" ? parties.source : parties.target).uid,
+    src: formatSocketAddress(flow.source),
+    originalDst: formatSocketAddress(flow.service ?? flow.destination),
+    actualDst: formatSocketAddress(flow.destination),
+    protocol: "DIRECT",
+    bytesSent: counters.sent,
+    bytesReceived: counters.received,
+  };
+}
+
+function reasonKey(sourceIp: string, to: SocketAddress): string {
+  return `${sourceIp} ${formatSocketAddress(to)}`;
+}
+
+function socketKey(source: SocketAddress, destination: SocketAddress): string {
+  return `${formatSocketAddress(source)} ${formatSocketAddress(destination)}`;
+}

@@ -1,0 +1,62 @@
+// The kernel's side of direct connections: verdicts and flows (bpf/README.md) and the sockets themselves, as
+// one thing that tests can play.
+
+import type { Ip } from "@ambit/common/net/ip.ts";
+import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
+import type { DirectBackend, DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
+import type { EndedFlow } from "@ambit/common/sys/bpf-direct-ended.ts";
+import { Steering } from "@ambit/common/sys/bpf-steering.ts";
+import {
+  canDestroyConnections,
+  destroyConnections,
+  tcpConnections,
+  type TcpSocket,
+} from "@ambit/common/sys/sock-diag.ts";
+
+export interface DirectKernel {
+  slotOf(netnsCookie: bigint): number | undefined;
+  addresses(slot: number): readonly Ip[];
+  generation(slot: number): number;
+  revoke(slot: number): void;
+  /** Throws SystemError: E2BIG when there is no room. */
+  allow(netns: bigint, called: SocketAddress, backends: readonly DirectBackend[]): void;
+  withdraw(netns: bigint, called: SocketAddress): void;
+  withdrawAll(): void;
+  flows(): DirectFlow[];
+  forget(flow: DirectFlow): void;
+  /** The TCP connections in a pod's namespace. */
+  connections(netnsFd: number | undefined): TcpSocket[];
+  end(netnsFd: number | undefined, sockets: readonly TcpSocket[]): void;
+  /** What ended since the last call. One reader a node. */
+  readEnded(take: (ended: EndedFlow) => void): void;
+}
+
+/**
+ * The programs of the node whose pins these are. Throws an Error that says why pods cannot be let talk
+ * directly here: among others, connections that could not be ended must not be begun.
+ */
+export function openDirectKernel(pins: string): DirectKernel {
+  if (!canDestroyConnections()) {
+    throw new Error("the kernel cannot end connections (CONFIG_INET_DIAG_DESTROY)");
+  }
+  const steering = Steering.openPinned(pins);
+  const { direct } = steering;
+  let ended: ReturnType<Steering["openEndedFlows"]> | undefined;
+  return {
+    slotOf: (cookie) => steering.slotOf(cookie),
+    addresses: (slot) => steering.addresses(slot),
+    generation: (slot) => direct.generation(slot),
+    revoke: (slot) => direct.revoke(slot),
+    allow: (netns, called, backends) => direct.allow(netns, called, backends),
+    withdraw: (netns, called) => void direct.withdraw(netns, called),
+    withdrawAll: () => void direct.withdrawAll(),
+    flows: () => direct.flows(),
+    forget: (flow) => void direct.forget(flow),
+    connections: tcpConnections,
+    end: (netnsFd, sockets) => void destroyConnections(netnsFd, sockets),
+    readEnded: (take) => {
+      ended ??= steering.openEndedFlows();
+      ended.read(take);
+    },
+  };
+}
