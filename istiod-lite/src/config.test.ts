@@ -14,6 +14,9 @@ describe("the configuration", () => {
       trustedNodeAccounts: ["istio-system/ztunnel"],
       debounceAfterMs: 100,
       debounceMaxMs: 10_000,
+      pushesPerTurn: 100,
+      streamAgeMs: 30 * 60_000,
+      meshConfigName: "istio",
     });
   });
 
@@ -37,6 +40,8 @@ describe("the configuration", () => {
 
   it.each([
     ["no manifests", {}, "MANIFESTS"],
+    ["a throttle of nothing", { PILOT_PUSH_THROTTLE: "0" }, "PILOT_PUSH_THROTTLE"],
+    ["a throttle that is none", { PILOT_PUSH_THROTTLE: "10001" }, "PILOT_PUSH_THROTTLE"],
     ["a port out of range", { XDS_PORT: "65536" }, "XDS_PORT"],
     ["a log level that is none", { LOG_LEVEL: "loud" }, "LOG_LEVEL"],
     ["keys without an issuer", { JWKS_FILE: "/keys" }, "TOKEN_ISSUER"],

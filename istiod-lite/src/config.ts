@@ -4,6 +4,7 @@ import { type Environment, EnvironmentReader } from "@ambit/common/process/confi
 import { type Cidr, parseCidr } from "@ambit/common/net/cidr.ts";
 import { ipToBytes } from "@ambit/common/net/ip.ts";
 import { parseLevelFilter } from "@ambit/common/telemetry/log.ts";
+import { PUSHES_PER_TURN, STREAM_AGE_MS_MAX } from "@ambit/common/xds/limits.ts";
 import { LIFETIME_RULES, type LifetimeRules } from "./ca/authority.ts";
 
 export interface Config {
@@ -54,6 +55,10 @@ export interface Config {
 
   readonly debounceAfterMs: number;
   readonly debounceMaxMs: number;
+  /** Proxies that one change is pushed to at a time. */
+  readonly pushesPerTurn: number;
+  /** After about this time a proxy's stream is ended, so that proxies spread over replicas again. */
+  readonly streamAgeMs: number;
   readonly drainMs: number;
   readonly logLevel: string;
   readonly logFormat: "plain" | "json";
@@ -61,6 +66,8 @@ export interface Config {
 }
 
 const PORT = { min: 0, max: 65_535 };
+/** Above it a change for all proxies would hold up everything else for long. */
+const PUSH_THROTTLE = { min: 1, max: 10_000 };
 const DRAIN_MS = 5_000;
 /** A smaller block is a mistake: its first and last addresses are not used. */
 const VIP_BLOCK_BITS_MIN = 2;
@@ -98,6 +105,8 @@ export function parseConfig(env: Environment): Config {
     extraSans: list(read.text("ISTIOD_SAN", "")),
     debounceAfterMs: read.durationMs("PILOT_DEBOUNCE_AFTER", 100),
     debounceMaxMs: read.durationMs("PILOT_DEBOUNCE_MAX", 10_000),
+    pushesPerTurn: read.integer("PILOT_PUSH_THROTTLE", PUSHES_PER_TURN, PUSH_THROTTLE),
+    streamAgeMs: read.durationMs("KEEPALIVE_MAX_SERVER_CONNECTION_AGE", STREAM_AGE_MS_MAX),
     drainMs: read.durationMs("TERMINATION_DRAIN_DURATION_SECONDS", DRAIN_MS),
     logLevel,
     logFormat: read.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),

@@ -68,6 +68,8 @@ function buildServing(config: Config, around: Surroundings, metrics: IstiodMetri
     log: log.scope("xds"),
     observer: metrics,
     onProgress: () => applied.touch(),
+    pushesPerTurn: config.pushesPerTurn,
+    streamAgeMs: config.streamAgeMs,
   });
   const applied = new AppliedTracker({
     clock,

@@ -388,6 +388,54 @@ describe("the server", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
+  it.each([
+    [0, 0.9],
+    [0.5, 1],
+    [0.999_999, 1.1],
+  ])("spreads the ends of streams: random %d is %d of the age", async (random, share) => {
+    const clock = new FakeClock();
+    using server = await TestServer.start(newStore(), { clock, random: () => random });
+    using raw = new RawStream(server.target);
+    raw.open(TYPE_ADDRESS);
+    raw.ack(await raw.response(0));
+    await server.observer.signal.until(() => server.observer.counts["converged"] === 1);
+    await clock.advance(STREAM_AGE_MS_MAX * share - 100);
+    expect(server.delta.sessions).toHaveLength(1);
+    await clock.advance(100);
+    expect(await raw.ended).toBe("OK");
+  });
+
+  it("pushes to a few clients at a time, and to all of them in the end", async () => {
+    const store = newStore();
+    using server = await TestServer.start(store, { pushesPerTurn: 1 });
+    using first = new RawStream(server.target);
+    using second = new RawStream(server.target);
+    using third = new RawStream(server.target);
+    for (const raw of [first, second, third]) {
+      raw.open(TYPE_ADDRESS);
+      await nextResponse(raw, 0);
+    }
+    await server.observer.signal.until(() => server.observer.counts["converged"] === 3);
+    const sent = () => server.observer.counts["responses"];
+    put(store, resource("a", "1"));
+    expect(sent()).toBe(4);
+    for (const raw of [first, second, third]) expect(names(await raw.response(1))).toEqual(["a"]);
+    expect(sent()).toBe(6);
+  });
+
+  it("sends all policies to clients that ask for one, and to those that ask for none", async () => {
+    const store = newStore();
+    const upserts = [resource("ns/a", "1"), resource("ns/b", "1")];
+    store.apply({ typeUrl: TYPE_AUTHORIZATION, upserts, removed: [] });
+    using server = await TestServer.start(store);
+    using raw = new RawStream(server.target);
+    raw.open(TYPE_AUTHORIZATION, {
+      resourceNamesSubscribe: ["ns/a"],
+      resourceNamesUnsubscribe: ["*"],
+    });
+    expect(names(await raw.response(0))).toEqual(["ns/a", "ns/b"]);
+  });
+
   it("ends streams that say nothing", async () => {
     const clock = new FakeClock();
     const arrived = Promise.withResolvers<void>();

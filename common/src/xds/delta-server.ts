@@ -19,11 +19,13 @@ import {
 import { grpcServiceDefinition, RpcError } from "./grpc-service.ts";
 import {
   FIRST_REQUEST_TIMEOUT_MS,
+  PUSHES_PER_TURN,
   SESSIONS_MAX,
   STREAM_AGE_JITTER,
   STREAM_AGE_MS_MAX,
   UNACKNOWLEDGED_BYTES_MAX,
 } from "./limits.ts";
+import { PushQueue } from "./push-queue.ts";
 import type { ResourceStore } from "./resource-store.ts";
 import { SendBudget } from "./send-budget.ts";
 
@@ -43,6 +45,7 @@ export interface DeltaServerOptions {
   /** Some client has acknowledged something, or is gone. */
   readonly onProgress?: () => void;
   readonly streamAgeMs?: number;
+  readonly pushesPerTurn?: number;
   readonly sessionsMax?: number;
   readonly unacknowledgedBytesMax?: number;
 }
@@ -60,6 +63,7 @@ export class DeltaServer {
   readonly #options: DeltaServerOptions;
   readonly #sessions = new Set<DeltaSession>();
   readonly #budget: SendBudget;
+  readonly #queue: PushQueue<DeltaSession>;
   readonly #stopListening: () => void;
   /** Streams being authenticated. */
   #accepting = 0;
@@ -72,8 +76,9 @@ export class DeltaServer {
     this.#options = options;
     this.#budget = new SendBudget(options.unacknowledgedBytesMax ?? UNACKNOWLEDGED_BYTES_MAX);
     this.#epoch = Math.floor(options.random() * 2 ** 32).toString(36);
+    this.#queue = new PushQueue(options.pushesPerTurn ?? PUSHES_PER_TURN);
     this.#stopListening = options.store.listen((change) => {
-      for (const session of this.#sessions) session.onStoreChange(change);
+      this.#queue.add([...this.#sessions].filter((session) => session.noteChange(change)));
     });
   }
 
@@ -114,6 +119,7 @@ export class DeltaServer {
   close(): void {
     this.#closed = true;
     this.#stopListening();
+    this.#queue.close();
     for (const session of this.#sessions) session.end();
   }
 
@@ -161,6 +167,7 @@ export class DeltaServer {
     const close = () => {
       for (const timer of timers) timer.cancel();
       session.close();
+      this.#queue.forget(session);
       this.#sessions.delete(session);
     };
     stream.on("data", (request: DeltaDiscoveryRequest) => session.onRequest(request));

@@ -85,7 +85,7 @@ export function fuzz(data: Uint8Array): void {
     observer: SILENT,
     onProgress: () => undefined,
   });
-  store.listen((change) => session.onStoreChange(change));
+  store.listen((change) => void (session.noteChange(change) && session.push()));
   session.onRequest(create(DeltaDiscoveryRequestSchema, { node: NODE, typeUrl: TYPE_ADDRESS }));
   for (const text of ["1", "2", "3"]) {
     const value = new TextEncoder().encode(text);

@@ -13,7 +13,7 @@ import { type NodeId, parseNodeId } from "./node-id.ts";
 import { encodeResponse, framedBytes } from "./response-encoder.ts";
 import type { ResourceStore, StoreChange } from "./resource-store.ts";
 import type { SendBudget } from "./send-budget.ts";
-import { SENT_AFTER, type XdsResource } from "./resource-type.ts";
+import { ALWAYS_ALL, SENT_AFTER, type XdsResource } from "./resource-type.ts";
 import { TooManyNamesError, WatchedType } from "./watched-type.ts";
 
 /** Responses are handed to gRPC already serialized. */
@@ -131,14 +131,20 @@ export class DeltaSession {
     }
   }
 
-  /** The store changed; what concerns this client is sent now or after the acknowledgement. */
-  onStoreChange({ typeUrl, before }: StoreChange): void {
+  /** Notes a change of the store; true when something is due to this client because of it. */
+  noteChange({ typeUrl, before }: StoreChange): boolean {
     const state = this.#types.get(typeUrl);
-    if (state === undefined || this.#closed) return;
+    if (state === undefined || this.#closed) return false;
     if (!isOutstanding(state)) state.reachedEpoch = this.#options.store.epoch - 1;
     for (const [name, old] of before) state.watched.noteChange(name, old);
-    if (state.watched.pending) state.changedAtMs ??= this.#options.clock.monotonicMs();
-    this.#send(state);
+    if (!state.watched.pending) return false;
+    state.changedAtMs ??= this.#options.clock.monotonicMs();
+    return true;
+  }
+
+  /** Sends what is due; what waits for an acknowledgement goes out after that. */
+  push(): void {
+    for (const state of this.#types.values()) this.#send(state);
   }
 
   /** Ends the stream with status OK: the client reconnects at once and resumes. */
@@ -210,7 +216,7 @@ export class DeltaSession {
     if (request.responseNonce !== "") this.#acknowledge(state, request);
     // Names count whatever the nonce: only acknowledgements can be stale.
     state.watched.update(request);
-    for (const each of this.#types.values()) this.#send(each);
+    this.push();
   }
 
   /** The first request of a type is always answered, with nothing if there is nothing. */
@@ -227,7 +233,10 @@ export class DeltaSession {
     const state: TypeState = {
       typeUrl,
       retry: () => this.#send(state),
-      watched: new WatchedType(type, request, typeof nodeName === "string" ? nodeName : undefined),
+      watched: new WatchedType(type, request, {
+        node: typeof nodeName === "string" ? nodeName : undefined,
+        alwaysAll: ALWAYS_ALL.has(typeUrl),
+      }),
       queue: [],
       removed: [],
       nonceSent: "",

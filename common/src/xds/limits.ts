@@ -18,6 +18,9 @@ export const REQUEST_BYTES_MAX = 64 * 1024 * 1024;
 /** Streams are ended at about this age, so that clients spread over replicas again (Istio's 30 m). */
 export const STREAM_AGE_MS_MAX = 30 * 60_000;
 
+/** Clients that a change is pushed to in one turn of the event loop: some milliseconds (Istio's 100). */
+export const PUSHES_PER_TURN = 100;
+
 /** Share of the age that is random, so that streams opened together do not end together. */
 export const STREAM_AGE_JITTER = 0.1;
 

@@ -16,6 +16,9 @@ export const SENT_AFTER: ReadonlyMap<string, string> = new Map([
   [TYPE_ADDRESS, TYPE_AUTHORIZATION],
 ]);
 
+/** Types that every client gets all of, whatever it asks for: who enforces policies must have them all. */
+export const ALWAYS_ALL: ReadonlySet<string> = new Set([TYPE_AUTHORIZATION]);
+
 /** One resource, serialized once and shared by every client it is sent to. */
 export interface XdsResource {
   /** Workload uid, service "namespace/hostname", or authorization "namespace/name". */

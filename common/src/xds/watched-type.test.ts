@@ -144,4 +144,24 @@ describe("a watched type", () => {
       TooManyNamesError,
     );
   });
+
+  it("of a type that is always sent whole is everything, whatever is asked for", () => {
+    const store = newStore();
+    const put = (...names: string[]) =>
+      store.apply({
+        typeUrl: TYPE_ADDRESS,
+        upserts: names.map((each) => resource(each, "1")),
+        removed: [],
+      });
+    put("a", "b");
+    const type = store.type(TYPE_ADDRESS)!;
+    const first = request({ resourceNamesSubscribe: ["a"], resourceNamesUnsubscribe: ["*"] });
+    const watched = new WatchedType(type, first, { alwaysAll: true });
+    const sent = () => watched.take().upserts.map(({ name }) => name);
+    expect([watched.wildcard, sent()]).toEqual([true, ["a", "b"]]);
+    watched.update(request({ resourceNamesUnsubscribe: ["*", "a"] }));
+    put("c");
+    watched.noteChange("c", undefined);
+    expect([watched.wildcard, sent()]).toEqual([true, ["c"]]);
+  });
 });

@@ -18,6 +18,13 @@ export type SubscriptionRequest = Pick<
   "resourceNamesSubscribe" | "resourceNamesUnsubscribe" | "initialResourceVersions"
 >;
 
+export interface WatchOptions {
+  /** Resources of this node are sent without being asked for. */
+  readonly node?: string | undefined;
+  /** Everything is sent, whatever is asked for. */
+  readonly alwaysAll?: boolean;
+}
+
 const EVERYTHING = "*";
 
 /** Thrown when a client asks for more names than the limit. */
@@ -27,8 +34,8 @@ export class TooManyNamesError extends Error {
 
 export class WatchedType {
   readonly #store: TypeStore;
-  /** Resources of this node are sent without being asked for. */
   readonly #node: string | undefined;
+  readonly #alwaysAll: boolean;
   #wildcard: boolean;
   /** Names and aliases an on-demand client asked for. */
   readonly #keys = new Set<string>();
@@ -41,12 +48,14 @@ export class WatchedType {
   /** What the client declared when it connected, until the first difference. */
   #declared: ReadonlyMap<string, string> | undefined;
 
-  constructor(store: TypeStore, first: SubscriptionRequest, node?: string) {
+  constructor(store: TypeStore, first: SubscriptionRequest, options: WatchOptions = {}) {
     const subscribe = first.resourceNamesSubscribe;
     const unsubscribe = first.resourceNamesUnsubscribe;
     this.#store = store;
-    this.#node = node;
+    this.#node = options.node;
+    this.#alwaysAll = options.alwaysAll ?? false;
     this.#wildcard =
+      this.#alwaysAll ||
       subscribe.length === 0 ||
       (subscribe.includes(EVERYTHING) && !unsubscribe.includes(EVERYTHING));
     this.#declared = new Map(Object.entries(first.initialResourceVersions));
@@ -198,7 +207,7 @@ export class WatchedType {
   }
 
   #unsubscribe(names: readonly string[]): void {
-    if (names.includes(EVERYTHING) && this.#wildcard) this.#leaveWildcard();
+    if (names.includes(EVERYTHING) && this.#wildcard && !this.#alwaysAll) this.#leaveWildcard();
     for (const name of names) {
       this.#keys.delete(name);
       this.#unanswered.delete(name);
