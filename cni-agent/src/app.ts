@@ -104,6 +104,8 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
     prover: new ProbeProver(() => zds?.answersProbes ?? false),
     ztunnel: { add: (uid) => zds!.add(uid), remove: (uid) => zds!.remove(uid) },
     defaults: { dnsCapture: config.dnsCapture, ipv6: config.ipv6 },
+    clock: systemClock,
+    drainMs: config.unenrolmentDrainMs,
     log: log.scope("pods"),
     onRulesTouched: (key) => reconciler.onRulesTouched(key),
     onRepaired: () => metrics.repairs.inc(),

@@ -30,6 +30,8 @@ export interface Config {
   readonly reconcileRulesAtStart: boolean;
   /** How often every enrolled pod's rules are compared and its capture proven anew. */
   readonly auditIntervalMs: number;
+  /** How long captured connections of a pod that leaves the mesh may go on. */
+  readonly unenrolmentDrainMs: number;
   /** The node's network namespace when it is not the agent's own. */
   readonly hostNetnsPath: string | undefined;
   readonly procFolder: string;
@@ -43,6 +45,11 @@ export interface Config {
 /** Three short programs per pod: a hundred pods cost a few per cent of a core. */
 const AUDIT_INTERVAL_MS = 30_000;
 const AUDIT_INTERVAL_MIN_MS = 100;
+
+/** Peers learn within a second that a pod left; requests that were under way have time to finish. */
+const UNENROLMENT_DRAIN_MS = 5_000;
+/** A pod that nobody wants in the mesh is out of it after an hour at the latest. */
+const UNENROLMENT_DRAIN_MAX_MS = 3_600_000;
 
 const UID_MAX = 2 ** 32 - 2;
 const PORT = { min: 0, max: 65_535 };
@@ -62,6 +69,8 @@ export function parseConfig(env: Environment): Config {
   if (auditIntervalMs < AUDIT_INTERVAL_MIN_MS) {
     read.reject("CAPTURE_AUDIT_INTERVAL", `at least ${AUDIT_INTERVAL_MIN_MS}ms`);
   }
+  const unenrolmentDrainMs = read.durationMs("UNENROLMENT_DRAIN", UNENROLMENT_DRAIN_MS);
+  if (unenrolmentDrainMs > UNENROLMENT_DRAIN_MAX_MS) read.reject("UNENROLMENT_DRAIN", "at most 1h");
   const config: Config = {
     nodeName,
     manifestFolders,
@@ -77,6 +86,7 @@ export function parseConfig(env: Environment): Config {
     probeUid: probeUid < 0 ? undefined : probeUid,
     reconcileRulesAtStart: read.flag("AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true),
     auditIntervalMs,
+    unenrolmentDrainMs,
     hostNetnsPath: read.text("HOST_NETNS"),
     procFolder: read.text("PROC_DIR", "/proc"),
     bindAddress: read.text("BIND_ADDRESS", "::"),

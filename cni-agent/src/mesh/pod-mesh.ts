@@ -4,12 +4,13 @@
 // so whatever fails: peers that took it for plain would talk plain to it. Owns the pods' namespaces.
 
 import { isDeepStrictEqual } from "node:util";
+import type { Clock } from "@ambit/common/process/clock.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
-import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import { type NetnsHandle, sameNetns } from "@ambit/common/sys/netns.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
 import { podRedirection, type RedirectionDefaults } from "../enrolment/pod-redirection.ts";
 import { AgentError } from "../errors.ts";
-import type { NetnsFinder } from "../netns/finder.ts";
+import { type NetnsFinder, ownsAddress } from "../netns/finder.ts";
 import type { PodRedirection, RulesWatch } from "../rules/backend.ts";
 import type { SwitchingBackend } from "../rules/switching-backend.ts";
 import type { ZdsPod } from "../zds/messages.ts";
@@ -21,6 +22,7 @@ import type { ProbeExemption } from "./probe-exemption.ts";
 
 const INTENDED: PodMarks = { redirection: "pending", capture: "pending" };
 const ENROLLED: PodMarks = { redirection: "enabled", capture: "proven" };
+const LEAVING: PodMarks = { redirection: undefined, capture: "leaving" };
 const OUTSIDE: PodMarks = { redirection: undefined, capture: undefined };
 
 export interface ZtunnelLink {
@@ -36,6 +38,9 @@ export interface PodMeshOptions {
   readonly annotator: PodAnnotator;
   readonly ztunnel: ZtunnelLink;
   readonly defaults: RedirectionDefaults;
+  readonly clock: Clock;
+  /** How long connections that were captured may go on when their pod leaves the mesh. */
+  readonly drainMs: number;
   readonly log: Logger;
   /** Somebody else may have changed an enrolled pod's rules. */
   readonly onRulesTouched: (key: string) => void;
@@ -57,6 +62,8 @@ interface Entry {
   acknowledged: boolean;
   /** Since its rules or its ztunnel last changed. */
   proven: boolean;
+  /** Since when its connections are let run out; undefined while it is wanted in the mesh. */
+  leavingSinceMs: number | undefined;
   /** It was called enrolled, by us or before us: what the pod's object shows may be older. */
   enabled: boolean;
 }
@@ -70,7 +77,9 @@ export class PodMesh implements PodDirectory {
   }
 
   *pods(): Iterable<ZdsPod> {
-    for (const entry of this.#entries.values()) yield zdsPod(entry);
+    for (const entry of this.#entries.values()) {
+      if (entry.leavingSinceMs === undefined || entry.acknowledged) yield zdsPod(entry);
+    }
   }
 
   pod(uid: string): ZdsPod | undefined {
@@ -92,6 +101,11 @@ export class PodMesh implements PodDirectory {
   /** Names of all pods that are, or are about to be, in the mesh. */
   keys(): string[] {
     return [...this.#entries.values()].map(({ pod }) => pod.key);
+  }
+
+  /** Whether the pod is being let go: what it has left of the mesh is running out. */
+  isLeaving(uid: string): boolean {
+    return this.#entries.get(uid)?.leavingSinceMs !== undefined;
   }
 
   /** The enrolled pod of that name, which may be one that was since replaced. */
@@ -122,13 +136,16 @@ export class PodMesh implements PodDirectory {
    */
   async join(pod: PodView, audit = false): Promise<void> {
     const known = this.#entries.get(pod.uid);
+    const stays = known !== undefined && known.leavingSinceMs === undefined;
+    const moved = stays && !sameAddresses(known.pod, pod);
     const wasEnabled = (known ?? newEntry(pod)).enabled;
     try {
-      const entry = this.#captured(pod);
+      const entry = this.#captured(pod, audit || moved);
       if (entry === undefined) return;
       // Before the first rule, so that an agent that starts anew knows which pods may have some.
-      if (known === undefined && !wasEnabled) await this.#tryAnnotate(pod, INTENDED);
-      if (audit) await this.#audit(entry);
+      if (!stays && !wasEnabled) await this.#tryAnnotate(pod, INTENDED);
+      entry.leavingSinceMs = undefined;
+      if (audit || moved) await this.#audit(entry);
       await this.#installRules(entry);
       await this.#tellZtunnel(entry);
       await this.#options.backend.settle(entry.netns!, entry.installed!);
@@ -145,21 +162,27 @@ export class PodMesh implements PodDirectory {
   }
 
   /**
-   * Takes a pod out. `running` tells whether its namespace must be cleaned: a pod that is gone takes
-   * its rules with it. Never waits for ztunnel longer than one deadline.
+   * Takes a pod out. Its new connections are its own at once, and peers are told; those that were
+   * captured may go on for a while: returns in how many milliseconds to call again, 0 when the pod is
+   * out. `running` tells whether its namespace must be cleaned: a pod that is gone takes its rules with
+   * it. Never waits for ztunnel longer than one deadline.
    */
-  async leave(pod: PodView, running: boolean): Promise<void> {
-    const { backend, finder, probes, ztunnel, log } = this.#options;
+  async leave(pod: PodView, running: boolean): Promise<number> {
+    const { finder, probes, ztunnel, log } = this.#options;
     await probes.remove(pod.uid);
-    const entry = this.#entries.get(pod.uid);
-    entry?.watch?.close();
-    const netns = entry?.netns ?? (running ? finder.find(pod) : undefined);
-    if (netns !== undefined) await (running ? backend.remove(netns) : backend.forget(netns));
+    const entry = this.#entries.get(pod.uid) ?? newEntry(pod);
+    entry.pod = pod;
+    this.#forgetRules(entry);
+    if (running) entry.netns ??= finder.find(pod);
+    const restMs = running ? await this.#release(entry) : 0;
+    if (restMs > 0) return restMs;
+    // ztunnel first: rules that go before it has cut its connections would let their next bytes out.
     this.#entries.delete(pod.uid);
     await ztunnel.remove(pod.uid);
-    netns?.close();
+    await this.#clean(entry, running);
     log.info("pod left the mesh", at(pod));
     if (!pod.deleting) await this.#annotate(pod, OUTSIDE);
+    return 0;
   }
 
   /** ztunnel refused a pod that had been acknowledged before. */
@@ -191,10 +214,14 @@ export class PodMesh implements PodDirectory {
     this.#entries.clear();
   }
 
-  /** The pod's entry with its namespace; undefined while the pod has neither namespace nor address. */
-  #captured(pod: PodView): Entry | undefined {
+  /**
+   * The pod's entry with its namespace; undefined while the pod has neither namespace nor address.
+   * `doubtful`: the namespace may be another than it was.
+   */
+  #captured(pod: PodView, doubtful: boolean): Entry | undefined {
     const entry = this.#entries.get(pod.uid) ?? newEntry(pod);
     entry.pod = pod;
+    if (doubtful) this.#dropForeignNetns(entry);
     if (this.#open(entry)) {
       this.#entries.set(pod.uid, entry);
       return entry;
@@ -202,6 +229,20 @@ export class PodMesh implements PodDirectory {
     if (pod.ips.length === 0) return undefined;
     const message = "the pod has an address but no process in a namespace that owns it";
     throw new AgentError("netns-not-found", message);
+  }
+
+  /** A sandbox that was made anew: same pod, another namespace. What was done to the old one is void. */
+  #dropForeignNetns(entry: Entry): void {
+    const { pod, netns } = entry;
+    if (netns === undefined || pod.ips.length === 0 || ownsAddress(netns, pod.ips)) return;
+    const found = this.#options.finder.find(pod);
+    if (found === undefined) return;
+    if (sameNetns(found, netns)) return found.close();
+    this.#options.log.warn("the pod has another namespace than before", at(pod));
+    entry.watch?.close();
+    this.#options.backend.forget(netns);
+    netns.close();
+    Object.assign(entry, { ...newEntry(pod), netns: found, enabled: entry.enabled });
   }
 
   /** Finds the pod's namespace and begins to watch it. */
@@ -213,6 +254,44 @@ export class PodMesh implements PodDirectory {
       if (!entry.installing) onRulesTouched(entry.pod.key);
     });
     return true;
+  }
+
+  /** Ends capture; returns how long what ztunnel has of the pod may still go on. */
+  async #release(entry: Entry): Promise<number> {
+    const { backend, clock, drainMs, log } = this.#options;
+    if (entry.netns === undefined) return 0;
+    const drains = entry.acknowledged && drainMs > 0;
+    if (entry.leavingSinceMs === undefined) {
+      await backend.release(entry.netns);
+      if (drains) await this.#annotate(entry.pod, LEAVING);
+      if (drains) log.info("pod leaves the mesh", { ...at(entry.pod), drain_ms: drainMs });
+      entry.leavingSinceMs = clock.monotonicMs();
+    }
+    return drains ? Math.max(0, entry.leavingSinceMs + drainMs - clock.monotonicMs()) : 0;
+  }
+
+  async #clean(entry: Entry, running: boolean): Promise<void> {
+    try {
+      const { backend } = this.#options;
+      if (entry.netns !== undefined) {
+        await (running ? backend.remove(entry.netns) : backend.forget(entry.netns));
+      }
+    } catch (error) {
+      // It comes back for another try, and then must find what is left.
+      entry.acknowledged = false;
+      this.#entries.set(entry.pod.uid, entry);
+      throw error;
+    }
+    entry.netns?.close();
+  }
+
+  /** What is in the pod is no longer ours to watch, or to take for granted. */
+  #forgetRules(entry: Entry): void {
+    entry.watch?.close();
+    entry.watch = undefined;
+    entry.installed = undefined;
+    entry.proven = false;
+    entry.enabled = false;
   }
 
   async #audit(entry: Entry): Promise<void> {
@@ -287,8 +366,13 @@ function newEntry(pod: PodView): Entry {
     installing: false,
     acknowledged: false,
     proven: false,
+    leavingSinceMs: undefined,
     enabled: pod.annotations[REDIRECTION_ANNOTATION] === "enabled",
   };
+}
+
+function sameAddresses(a: PodView, b: PodView): boolean {
+  return a.ips.length === b.ips.length && a.ips.every((ip) => b.ips.includes(ip));
 }
 
 function zdsPod({ pod, netns, slot }: Entry): ZdsPod {

@@ -5,12 +5,12 @@ import type { Clock, Timer } from "@ambit/common/process/clock.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { ResourceEvent } from "@ambit/common/resources/source.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
-import { enrolment, type EnrolmentOptions } from "../enrolment/enrolment.ts";
+import { enrolment, type Enrolment, type EnrolmentOptions } from "../enrolment/enrolment.ts";
 import { failureCode } from "../errors.ts";
 import type { AgentMetrics } from "../metrics.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
 import type { NodeModel } from "./node-model.ts";
-import { REDIRECTION_ANNOTATION } from "./annotator.ts";
+import { CAPTURE_ANNOTATION, REDIRECTION_ANNOTATION } from "./annotator.ts";
 import type { PodMesh } from "./pod-mesh.ts";
 import type { PodView } from "./pod-view.ts";
 import type { ProbeExemption } from "./probe-exemption.ts";
@@ -40,6 +40,8 @@ export class Reconciler {
   readonly #audits = new Set<string>();
   /** Pods touched a moment ago: whether that happened again meanwhile. */
   readonly #touched = new Map<string, { again: boolean }>();
+  /** Pods that are being let go, with when they are due again. */
+  readonly #departures = new Map<string, Timer>();
   #auditTimer: Timer | undefined;
   /** Before the start's own pass is over, events only update the model. */
   #started = false;
@@ -129,6 +131,8 @@ export class Reconciler {
 
   close(): Promise<void> {
     this.#auditTimer?.cancel();
+    for (const timer of this.#departures.values()) timer.cancel();
+    this.#departures.clear();
     return this.#queue.close();
   }
 
@@ -172,7 +176,7 @@ export class Reconciler {
   }
 
   async #step(key: string): Promise<void> {
-    const { model, mesh, metrics, log } = this.#options;
+    const { model, mesh, metrics } = this.#options;
     const pod = model.pod(key);
     const audit = this.#audits.delete(key);
     for (const former of mesh.entriesOf(key)) {
@@ -183,15 +187,31 @@ export class Reconciler {
     if (pod === undefined) return;
     const decision = this.#decide(pod);
     const known = mesh.pod(pod.uid) !== undefined;
-    const annotated = pod.annotations[REDIRECTION_ANNOTATION] !== undefined;
     if (decision.enrolled) {
       if (!audit) metrics.events.inc({ type: known ? "update" : "add" });
       await mesh.join(pod, audit);
-    } else if (known || annotated) {
-      const { reason, message } = decision;
-      log.info("pod is to leave the mesh", { pod: key, reason, why: message });
-      metrics.events.inc({ type: "remove" });
-      await mesh.leave(pod, !pod.terminal);
-    }
+    } else if (known || isAnnotated(pod)) await this.#letGo(pod, decision);
   }
+
+  async #letGo(pod: PodView, { reason, message }: Enrolment): Promise<void> {
+    const { mesh, metrics, log, clock } = this.#options;
+    if (!mesh.isLeaving(pod.uid)) {
+      log.info("pod is to leave the mesh", { pod: pod.key, reason, why: message });
+      metrics.events.inc({ type: "remove" });
+    }
+    const restMs = await mesh.leave(pod, !pod.terminal);
+    this.#departures.get(pod.key)?.cancel();
+    this.#departures.delete(pod.key);
+    if (restMs === 0) return;
+    const again = clock.after(restMs, () => this.#queue.add(pod.key));
+    this.#departures.set(pod.key, again);
+  }
+}
+
+/** An agent, this one or an earlier one, has begun something with the pod. */
+function isAnnotated({ annotations }: PodView): boolean {
+  return (
+    annotations[REDIRECTION_ANNOTATION] !== undefined ||
+    annotations[CAPTURE_ANNOTATION] !== undefined
+  );
 }

@@ -1,4 +1,4 @@
-// What a redirection backend does. nftables is the first; iptables and eBPF fit the same interface.
+// What a redirection backend does: nftables, iptables and eBPF each do it their way.
 // A backend owns what it puts into the kernel and nothing in memory: any call may follow a crash.
 
 import type { Ip } from "@ambit/common/net/ip.ts";
@@ -37,7 +37,12 @@ export interface RedirectionBackend {
   readonly name: string;
   /** Puts the wanted state in place, whatever was there; traffic never passes between old and new. */
   install(netns: NetnsHandle, redirection: PodRedirection): Promise<void>;
-  /** Takes everything out again; absence is fine. */
+  /**
+   * Captures no new connection any more, out or in. Those that were captured go on, and ztunnel can
+   * still deliver in the pod, until `remove`.
+   */
+  release(netns: NetnsHandle): Promise<void>;
+  /** Takes everything out again, and ends what ztunnel still holds open; absence is fine. */
   remove(netns: NetnsHandle): Promise<void>;
   verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState>;
   /**

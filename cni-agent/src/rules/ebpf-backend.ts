@@ -80,6 +80,18 @@ export class EbpfBackend implements RedirectionBackend {
     }
   }
 
+  release(netns: NetnsHandle): Promise<void> {
+    const cookie = cookieOfNetns(netns.fd);
+    const slot = this.#slots.get(cookie);
+    if (slot !== undefined) {
+      const { steering } = this.#node;
+      const dns = steering.slot(slot)?.dns ?? false;
+      steering.release(cookie);
+      steering.setSlot(slot, { inbound: false, dns });
+    }
+    return Promise.resolve();
+  }
+
   async remove(netns: NetnsHandle): Promise<void> {
     const cookie = cookieOfNetns(netns.fd);
     const slot = this.#slots.get(cookie);

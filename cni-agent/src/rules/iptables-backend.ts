@@ -12,6 +12,7 @@ import type {
   RulesWatch,
   TranslatingBackend,
 } from "./backend.ts";
+import { endProxiedConnections } from "./end-connections.ts";
 import { parseProbeSet, renderProbeSet } from "./ipset.ts";
 import { type IptablesKind, iptablesPrograms } from "./iptables-binaries.ts";
 import { compareTables, type Listing, parseListing, renderChange } from "./iptables-ruleset.ts";
@@ -60,7 +61,16 @@ export class IptablesBackend implements TranslatingBackend {
     );
   }
 
+  /** The built-in chains stay, so that the kernel goes on translating what was captured. */
+  async release(netns: NetnsHandle): Promise<void> {
+    for (const family of families()) {
+      const listing = await this.#listing(netns, family);
+      await this.#apply(netns, family, renderChange(listing, [], ["nat"]), POD_LOCK);
+    }
+  }
+
   async remove(netns: NetnsHandle): Promise<void> {
+    await endProxiedConnections(netns);
     await Promise.all(families().map((family) => this.#change(netns, family, [], POD_LOCK)));
     await removeReturnRoutes(netns);
   }

@@ -64,9 +64,15 @@ function jumpsFit(listing: Listing, wanted: readonly XtTable[]): boolean {
   );
 }
 
-/** iptables-restore's input that leaves exactly `wanted` of our chains; empty: nothing to do. */
-export function renderChange(listing: Listing, wanted: readonly XtTable[]): string {
-  const order = wanted.length > 0 ? TABLES_IN_ORDER : TABLES_IN_ORDER.toReversed();
+/**
+ * iptables-restore's input that leaves exactly `wanted` of our chains in `tables`; empty: nothing to do.
+ */
+export function renderChange(
+  listing: Listing,
+  wanted: readonly XtTable[],
+  tables: readonly TableName[] = TABLES_IN_ORDER,
+): string {
+  const order = wanted.length > 0 ? tables : tables.toReversed();
   return order
     .map((name) => {
       const chains = wanted.find((table) => table.name === name)?.chains ?? [];

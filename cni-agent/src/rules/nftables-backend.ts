@@ -11,10 +11,11 @@ import type {
   RulesWatch,
   TranslatingBackend,
 } from "./backend.ts";
+import { endProxiedConnections } from "./end-connections.ts";
 import { hostTable, parseProbeTargets } from "./host-tables.ts";
-import { POD_TABLES, podTables, retiredTables } from "./pod-tables.ts";
+import { CAPTURING_CHAINS, POD_TABLES, podTables, retiredTables } from "./pod-tables.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
-import { compareListing, renderInstall, renderRemove, type Table } from "./ruleset.ts";
+import { compareListing, renderEmpty, renderInstall, renderRemove, type Table } from "./ruleset.ts";
 import { runChecked, runCommand } from "./run-command.ts";
 import { watchPod } from "./watch-pod.ts";
 import { NAT_TABLE } from "./wire.ts";
@@ -40,7 +41,13 @@ export class NftablesBackend implements TranslatingBackend {
     await applyScript(netns, renderInstall(tables, unwanted(tables)));
   }
 
+  /** The emptied base chains stay: without them the kernel would stop translating what goes on. */
+  async release(netns: NetnsHandle): Promise<void> {
+    await applyScript(netns, renderEmpty(NAT_TABLE, CAPTURING_CHAINS));
+  }
+
   async remove(netns: NetnsHandle): Promise<void> {
+    await endProxiedConnections(netns);
     await applyScript(netns, renderRemove(POD_TABLES));
     await removeReturnRoutes(netns);
   }

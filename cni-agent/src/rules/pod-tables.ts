@@ -19,6 +19,9 @@ const KEPT_BITS = hex((~wire.MARK_MASK & 0xffffffff) >>> 0);
 /** Every table a pod may have, so that one no longer wanted is removed. */
 export const POD_TABLES = [wire.NAT_TABLE, wire.MANGLE_TABLE, wire.RAW_TABLE] as const;
 
+/** Of the NAT table: the chains that send packets to ztunnel. */
+export const CAPTURING_CHAINS = ["istio-prerouting", "istio-output"] as const;
+
 /** The tables for one pod. */
 export function podTables(redirection: PodRedirection): Table[] {
   const families: Family[] = redirection.ipv6 ? ["ip", "ip6"] : ["ip"];

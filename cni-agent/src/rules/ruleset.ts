@@ -36,6 +36,15 @@ export function renderRemove(names: readonly string[]): string {
   return names.map((name) => `table inet ${name}\ndelete table inet ${name}\n`).join("");
 }
 
+/** Leaves the table's chains of these names without rules; makes them when they are absent. */
+export function renderEmpty(table: string, chains: readonly string[]): string {
+  return chains
+    .map(
+      (chain) => `table inet ${table} { chain ${chain} {}; }\nflush chain inet ${table} ${chain}\n`,
+    )
+    .join("");
+}
+
 function renderAdd(tables: readonly Table[]): string {
   return tables
     .map(({ name, sets = [], chains }) => {

@@ -92,6 +92,7 @@ export class AgentLab {
       BIND_ADDRESS: "127.0.0.1",
       METRICS_PORT: "0",
       HEALTH_PORT: "0",
+      UNENROLMENT_DRAIN: "0s",
       REDIRECTION: "nftables",
       ...env,
     });

@@ -39,4 +39,6 @@ export interface ByteSocket {
   endAndClose(): void;
   /** Closes at once; what was not handed over is lost. */
   destroy(): void;
+  /** Closes at once with RST: the peer must not take what it got for all there was. */
+  reset(): void;
 }

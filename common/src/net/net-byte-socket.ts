@@ -77,6 +77,12 @@ export class NetByteSocket implements ByteSocket {
     this.#socket.destroy();
   }
 
+  reset(): void {
+    const ending = this.#socket.writableEnded && !this.#socket.writableFinished;
+    if (ending) this.#socket.destroy();
+    else this.#socket.resetAndDestroy();
+  }
+
   #listen(): void {
     const socket = this.#socket;
     socket.on("data", (bytes: Buffer) => this.#handler?.onBytes(bytes));

@@ -203,6 +203,32 @@ describe.each<[string, Accept, new (...args: never[]) => ByteSocket]>([
     expect(recorder.events).toEqual(["close"]);
   });
 
+  it.each(["open", "peer ended"])("reset by us resets the peer: %s", async (before) => {
+    const { socket, peer } = await pair(accept);
+    const recorder = record(socket);
+    socket.resume();
+    if (before === "peer ended") {
+      peer.end();
+      await recorder.ended.promise;
+    }
+    const failed = once(peer, "error");
+    peer.resume();
+    socket.reset();
+    socket.destroy();
+    await recorder.closed.promise;
+    expect(await failed).toMatchObject([{ code: "ECONNRESET" }]);
+    expect(recorder.events.filter((event) => event === "close")).toEqual(["close"]);
+  });
+
+  it("reset while it sends its end closes all the same", async () => {
+    const { socket } = await pair(accept);
+    const recorder = record(socket);
+    socket.end();
+    socket.reset();
+    await recorder.closed.promise;
+    expect(recorder.events).toEqual(["close"]);
+  });
+
   it("destroyed drops what waits and says so once", async () => {
     const { socket } = await pair(accept);
     const recorder = record(socket);

@@ -102,14 +102,26 @@ export class HandleSocket implements ByteSocket {
   }
 
   destroy(error?: Error): void {
-    if (this.#closed) return;
+    if (this.#abandon(error)) this.#handle.close(() => this.handler?.onClose(this.#error));
+  }
+
+  /** While FIN is being sent, libuv cannot reset, and Node would lose the handle: then it is closed. */
+  reset(): void {
+    const ending = this.#endWanted && !this.#shutDown;
+    if (ending) return this.destroy();
+    if (this.#abandon(undefined)) this.#handle.reset(() => this.handler?.onClose(this.#error));
+  }
+
+  /** False when it was closed before. */
+  #abandon(error: Error | undefined): boolean {
+    if (this.#closed) return false;
     this.#closed = true;
     this.#reading = false;
     this.#error = error;
     if (this.#filling !== undefined) releaseScratch(this.#filling);
     this.#filling = undefined;
     this.#full = undefined;
-    this.#handle.close(() => this.handler?.onClose(this.#error));
+    return true;
   }
 
   /** Copies into the scratch what fits of `bytes` from `at`; returns how many bytes that were. */

@@ -19,6 +19,8 @@ export interface TcpHandle extends StreamHandle {
   connect6(request: StreamRequest, ip: string, port: number): number;
   getpeername(out: HandleAddress): number;
   getsockname(out: HandleAddress): number;
+  /** Closes with RST. Fails, and does nothing, while a shutdown is under way. */
+  reset(closed: () => void): number;
 }
 
 export interface HandleAddress {

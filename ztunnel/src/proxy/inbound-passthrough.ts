@@ -73,7 +73,7 @@ async function servePlaintext({ id, context, pod, client, accepted }: Arrival): 
       ...(service && { service }),
     },
     (app, counters, connection) => {
-      connection.onAbort(() => client.destroy());
+      connection.onAbort(() => client.reset());
       return relaySockets(app, client, counters);
     },
   );

@@ -84,7 +84,7 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
     authorize(context, workload, subject);
     const dialed = dial(context, pod, { ...whereToDial(order), timeoutCode: "CONNECT_TIMEOUT" });
     const app = await connection.unlessAborted(dialed, (late) => late.destroy());
-    connection.onAbort(() => app.destroy());
+    connection.onAbort(() => app.reset());
     const end = await start(app, telemetry.counters, connection);
     const relayFailure =
       end.error === undefined ? undefined : new ProxyError("RELAY_FAILED", end.error);

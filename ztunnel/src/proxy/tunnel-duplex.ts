@@ -91,6 +91,10 @@ class NearEnd implements ByteSocket {
     this.#duplex.destroy();
   }
 
+  reset(): void {
+    this.#duplex.destroy();
+  }
+
   /** TLS wrote a chunk, or with undefined its end. */
   fromTls(chunk: Buffer | undefined, done: () => void): void {
     if (this.#paused) this.#held = { chunk, done };

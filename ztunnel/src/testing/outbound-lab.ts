@@ -92,7 +92,7 @@ export class OutboundLab implements Disposable {
     return received;
   }
 
-  /** A connection that stays open. */
+  /** A connection that stays open; `closed` resolves, be it by an end or by a reset. */
   converse(destination: net.Server): {
     say(text: string): Promise<string>;
     readonly closed: Promise<unknown>;
@@ -106,10 +106,9 @@ export class OutboundLab implements Disposable {
         const [chunk] = (await once(socket, "data")) as [Buffer];
         return chunk.toString();
       },
-      closed: once(
-        socket.on("end", () => socket.end()),
-        "close",
-      ),
+      closed: new Promise((resolve) => {
+        socket.on("end", () => socket.end()).once("close", resolve);
+      }),
     };
   }
 

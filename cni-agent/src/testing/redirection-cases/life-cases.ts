@@ -1,9 +1,11 @@
 // Coming, going, drifting, being mended.
 
+import { once } from "node:events";
 import { expect, it } from "vitest";
 import { connectApp } from "../app-socket.ts";
 import type { RedirectionHarness } from "../redirection-harness.ts";
-import { OUTSIDE, talk } from "../test-network.ts";
+import { dial, ip, OUTSIDE, talk, TestServer } from "../test-network.ts";
+import { ANY, APP_PORT } from "./shared.ts";
 
 export function lifeCases(get: () => RedirectionHarness): void {
   const verify = (changes: Parameters<RedirectionHarness["install"]>[0] = {}) => {
@@ -57,6 +59,52 @@ export function lifeCases(get: () => RedirectionHarness): void {
     const captured = await ztunnel.next();
     await install({ dnsCapture: false });
     await talk(app, captured);
+    app.destroy();
+  });
+
+  it("released, keeps what it captured and captures nothing new, until it is removed", async () => {
+    const { install, listen, network, backend, asProxy, mark } = get();
+    await install();
+    await using ztunnel = await listen("OUTBOUND");
+    await using outside = await TestServer.start(network.node, ANY, 80);
+    await using server = await TestServer.start(network.pod, ANY, APP_PORT);
+    const app = connectApp(network.pod, OUTSIDE.ip4, 80);
+    const captured = await ztunnel.next();
+    const proxy = asProxy();
+    const spoof = ip("10.99.0.5");
+    const upstream = await dial(network.pod, network.pod.ip4, APP_PORT, { mark, spoof });
+    proxy[Symbol.dispose]();
+    const delivered = await server.next();
+
+    await backend.release(network.pod.netns);
+    await backend.release(network.pod.netns);
+    await talk(app, captured);
+    await talk(upstream, delivered);
+    const out = connectApp(network.pod, OUTSIDE.ip4, 80);
+    const taken = await outside.next();
+    await talk(out, taken);
+    const client = connectApp(network.other, network.pod.ip4, APP_PORT);
+    await talk(client, await server.next());
+
+    const reset = once(app, "error");
+    await backend.remove(network.pod.netns);
+    await expect(reset).resolves.toMatchObject([
+      { code: expect.stringMatching(/^ECONN(RESET|ABORTED)$/) },
+    ]);
+    await talk(out, taken);
+    for (const socket of [app, out, client, upstream]) socket.destroy();
+  });
+
+  it("captures again what was released", async () => {
+    const { install, listen, network, backend } = get();
+    await install();
+    await backend.release(network.pod.netns);
+    expect(await verify()).toBe("drifted");
+    await install();
+    expect(await verify()).toBe("ok");
+    await using ztunnel = await listen("OUTBOUND");
+    const app = connectApp(network.pod, OUTSIDE.ip4, 80);
+    await talk(app, await ztunnel.next());
     app.destroy();
   });
 
