@@ -9,6 +9,7 @@ import {
   ACKNOWLEDGE_TIMEOUT_MS,
   FIRST_REQUEST_TIMEOUT_MS,
   REJECTIONS_KEPT,
+  SMALL_RESPONSE_BYTES,
   STREAM_AGE_MS_MAX,
 } from "./limits.ts";
 import type { ResourceStore } from "./resource-store.ts";
@@ -61,6 +62,29 @@ describe("a wildcard client", () => {
       removedResources: [],
       typeUrl: TYPE_AUTHORIZATION,
     });
+  });
+
+  it("gets a large mesh whole, and after changes what it is then", async () => {
+    const store = newStore();
+    const many = (from: number, to: number, text: string) =>
+      Array.from({ length: to - from }, (_, i) => resource(`pod-${from + i}`, text));
+    put(store, ...many(0, 300, "1"));
+    using server = await TestServer.start(store);
+    const whole = async () => {
+      using raw = new RawStream(server.target);
+      raw.open(TYPE_ADDRESS);
+      const { resources } = await raw.response(0);
+      return resources.map(({ name, version }) => `${name}@${version}`).sort();
+    };
+    const expected = () =>
+      [...store.type(TYPE_ADDRESS)!.values()]
+        .map(({ name, version }) => `${name}@${version}`)
+        .sort();
+    expect(await whole()).toEqual(expected());
+    put(store, ...many(200, 400, "2"));
+    remove(store, "pod-0");
+    expect(await whole()).toEqual(expected());
+    expect(expected()).toHaveLength(399);
   });
 
   it("is told after a reconnect only what differs from the versions it declares", async () => {
@@ -469,8 +493,8 @@ describe("the server", () => {
 
   it("holds back responses while too many bytes are unacknowledged", async () => {
     const store = newStore();
-    put(store, resource("a", "x".repeat(1_000)));
-    using server = await TestServer.start(store, { unacknowledgedBytesMax: 1_500 });
+    put(store, resource("a", "x".repeat(SMALL_RESPONSE_BYTES)));
+    using server = await TestServer.start(store, { unacknowledgedBytesMax: 24 * 1024 });
     using first = new RawStream(server.target);
     first.open(TYPE_ADDRESS);
     const response = await first.response(0);
@@ -481,8 +505,11 @@ describe("the server", () => {
     leaver.open(TYPE_ADDRESS);
     await server.observer.signal.until(() => server.observer.counts["connected"] === 3);
     expect([second.responses.length, leaver.responses.length]).toEqual([0, 0]);
+    // What is small goes out all the same.
+    second.open(TYPE_AUTHORIZATION);
+    expect((await second.response(0)).typeUrl).toBe(TYPE_AUTHORIZATION);
     first.ack(response);
-    const waited = await second.response(0);
+    const waited = await second.response(1);
     expect(names(waited)).toEqual(["a"]);
     expect(leaver.responses).toHaveLength(0);
     second[Symbol.dispose]();

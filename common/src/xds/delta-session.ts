@@ -8,13 +8,21 @@ import type { Clock, Timer } from "../process/clock.ts";
 import { errorMessage } from "../process/errors.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { RpcError } from "./grpc-service.ts";
-import { ACKNOWLEDGE_TIMEOUT_MS, REJECTIONS_KEPT, RESPONSE_BYTES_MAX } from "./limits.ts";
+import {
+  ACKNOWLEDGE_TIMEOUT_MS,
+  REJECTIONS_KEPT,
+  RESPONSE_BYTES_MAX,
+  SMALL_RESPONSE_BYTES,
+} from "./limits.ts";
 import { type NodeId, parseNodeId } from "./node-id.ts";
-import { encodeResponse, framedBytes } from "./response-encoder.ts";
+import { encodeResponse, encodeSnapshotResponse, framedBytes } from "./response-encoder.ts";
 import type { ResourceStore, StoreChange } from "./resource-store.ts";
 import type { SendBudget } from "./send-budget.ts";
 import { ALWAYS_ALL, SENT_AFTER, type XdsResource } from "./resource-type.ts";
 import { TooManyNamesError, WatchedType } from "./watched-type.ts";
+
+/** Fewer resources are put together as fast as they would be kept as one piece. */
+const WHOLE_TYPE_MIN = 100;
 
 /** Responses are handed to gRPC already serialized. */
 export type ServerStream = ServerDuplexStream<DeltaDiscoveryRequest, Buffer>;
@@ -318,14 +326,23 @@ export class DeltaSession {
   #respond(state: TypeState): void {
     const { id, stream, budget, observer, clock } = this.#options;
     const { typeUrl, removed } = state;
-    const { count, bytes } = prefixWithin(typeUrl, state.queue, RESPONSE_BYTES_MAX);
-    if (!budget.tryTake(bytes)) return budget.wait(state.retry);
+    const whole = this.#wholeType(state);
+    const { count, bytes } =
+      whole === undefined
+        ? prefixWithin(typeUrl, state.queue, RESPONSE_BYTES_MAX)
+        : { count: state.queue.length, bytes: whole.length };
+    const budgeted = bytes > SMALL_RESPONSE_BYTES ? bytes : 0;
+    if (budgeted > 0 && !budget.tryTake(budgeted)) return budget.wait(state.retry);
     const upserts = state.queue.splice(0, count);
     const nonce = `${id}-${++this.#responses}`;
-    const message = encodeResponse({ typeUrl, nonce, upserts, removed });
+    const content = { typeUrl, nonce, removed };
+    const message =
+      whole === undefined
+        ? encodeResponse({ ...content, upserts })
+        : encodeSnapshotResponse(content, whole);
     state.removed = [];
     state.nonceSent = nonce;
-    state.sentBytes = bytes;
+    state.sentBytes = budgeted;
     state.timeout = clock.after(ACKNOWLEDGE_TIMEOUT_MS, () => this.#timeOut(typeUrl));
     stream.write(message);
     observer.sent(typeUrl, {
@@ -333,6 +350,15 @@ export class DeltaSession {
       removed: removed.length,
       bytes: message.length,
     });
+  }
+
+  /** The type's resources as one piece, when exactly all of them are to be sent: to every new client. */
+  #wholeType({ typeUrl, queue, takenEpoch }: TypeState): Buffer | undefined {
+    const { store } = this.#options;
+    const type = store.type(typeUrl);
+    if (queue.length < WHOLE_TYPE_MIN || takenEpoch !== store.epoch) return undefined;
+    if (type === undefined || type.size !== queue.length) return undefined;
+    return type.framed.length <= RESPONSE_BYTES_MAX ? type.framed : undefined;
   }
 
   #timeOut(typeUrl: string): void {

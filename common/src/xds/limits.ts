@@ -28,10 +28,13 @@ export const STREAM_AGE_JITTER = 0.1;
 export const FIRST_REQUEST_TIMEOUT_MS = 30_000;
 
 /**
- * Unacknowledged response bytes over all clients. A full push of ten thousand pods is about 4 MiB, so
- * some hundred proxies may connect at once without waiting for each other.
+ * Unacknowledged response bytes over all clients. A full push of ten thousand pods is about 4 MiB and lies
+ * in memory twice while it is sent: some thirty proxies may be in the middle of one.
  */
-export const UNACKNOWLEDGED_BYTES_MAX = 512 * 1024 * 1024;
+export const UNACKNOWLEDGED_BYTES_MAX = 128 * 1024 * 1024;
+
+/** Responses up to this size wait for nobody: peers that are slow with large ones do not delay changes. */
+export const SMALL_RESPONSE_BYTES = 16 * 1024;
 
 /** A client that has not acknowledged a response by then is ended; it reconnects if it lives. */
 export const ACKNOWLEDGE_TIMEOUT_MS = 60_000;

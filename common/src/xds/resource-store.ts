@@ -2,6 +2,7 @@
 // Owns the only copy of each serialized resource; tells listeners what each change replaced.
 
 import type { MeshSnapshotSink, XdsChange, XdsResource } from "./resource-type.ts";
+import { frameAll } from "./response-encoder.ts";
 
 /** What changed, as names and what each was before (undefined: not there). */
 export interface StoreChange {
@@ -17,7 +18,7 @@ export class ResourceStore implements MeshSnapshotSink {
   #epoch = 0;
 
   constructor(typeUrls: readonly string[]) {
-    this.#types = new Map(typeUrls.map((typeUrl) => [typeUrl, new TypeStore()]));
+    this.#types = new Map(typeUrls.map((typeUrl) => [typeUrl, new TypeStore(typeUrl)]));
   }
 
   /** Counts the changes so far, of all types. */
@@ -63,10 +64,22 @@ export class ResourceStore implements MeshSnapshotSink {
 
 /** Resources of one type. */
 export class TypeStore {
+  readonly #typeUrl: string;
+  /** Everything, as in a response; made when it is first asked for after a change. */
+  #framed: Buffer | undefined;
   readonly #resources = new Map<string, XdsResource>();
   readonly #byAlias = new MultiMap();
   readonly #byParent = new MultiMap();
   readonly #byNode = new MultiMap();
+
+  constructor(typeUrl: string) {
+    this.#typeUrl = typeUrl;
+  }
+
+  /** All resources, framed once for all clients that get them all. */
+  get framed(): Buffer {
+    return (this.#framed ??= frameAll(this.#typeUrl, this.#resources.values()));
+  }
 
   get size(): number {
     return this.#resources.size;
@@ -100,6 +113,7 @@ export class TypeStore {
   put(resource: XdsResource): XdsResource | undefined {
     const old = this.#resources.get(resource.name);
     if (old?.version === resource.version) return old;
+    this.#framed = undefined;
     if (old !== undefined) this.#unindex(old);
     this.#resources.set(resource.name, resource);
     for (const alias of resource.aliases) this.#byAlias.add(alias, resource.name);
@@ -111,6 +125,7 @@ export class TypeStore {
   delete(name: string): XdsResource | undefined {
     const old = this.#resources.get(name);
     if (old === undefined) return undefined;
+    this.#framed = undefined;
     this.#resources.delete(name);
     this.#unindex(old);
     return old;

@@ -23,6 +23,20 @@ export function encodeResponse(content: ResponseContent): Buffer {
   return Buffer.concat([envelope, ...upserts.map((resource) => frame(typeUrl, resource))]);
 }
 
+/** A response whose resources are framed already: see frameAll(). */
+export function encodeSnapshotResponse(
+  content: Omit<ResponseContent, "upserts">,
+  resources: Buffer,
+): Buffer {
+  const { typeUrl, nonce, removed } = content;
+  return Buffer.concat([encode({ typeUrl, nonce, removedResources: [...removed] }), resources]);
+}
+
+/** The resources as they stand in every response that has them all. */
+export function frameAll(typeUrl: string, resources: Iterable<XdsResource>): Buffer {
+  return Buffer.concat(Array.from(resources, (resource) => frame(typeUrl, resource)));
+}
+
 /** Bytes the resource takes in a response. */
 export function framedBytes(typeUrl: string, resource: XdsResource): number {
   return frame(typeUrl, resource).length;
