@@ -79,7 +79,7 @@ function addLifecycle(local: Command): void {
     .option("--nodes <count>", "how many nodes", parseCount(1, NODES_MAX), 2)
     .addOption(
       new Option("--redirection <kind>", "how traffic reaches ztunnel")
-        .choices(["auto", "nftables"])
+        .choices(["auto", "ebpf", "nftables", "iptables"])
         .default("auto"),
     )
     .addOption(
@@ -116,7 +116,7 @@ function addLifecycle(local: Command): void {
 interface UpFlags {
   readonly file: string[];
   readonly nodes: number;
-  readonly redirection: "auto" | "nftables";
+  readonly redirection: "auto" | "ebpf" | "nftables" | "iptables";
   readonly sameNode: "local" | "hbone";
   readonly ztunnel: Readonly<Record<string, string>>;
   readonly sample?: string;

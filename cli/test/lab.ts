@@ -13,6 +13,9 @@ const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
 /** NODE=PATH of ztunnels that are not ours: `npm run interop` runs the suites with them. */
 const PEERS = (process.env["PEER_ZTUNNELS"] ?? "").split(",").filter((peer) => peer !== "");
 
+/** How traffic is redirected, for suites that say nothing of it themselves: one run for each way. */
+const REDIRECTION = (process.env["TEST_REDIRECTION"] ?? "auto") as "auto" | "ebpf" | "nftables";
+
 /** Whether a node's ztunnel is ours: only ours explains itself. */
 export function isOurs(node: string): boolean {
   return !PEERS.some((peer) => peer.startsWith(`${node}=`));
@@ -118,7 +121,8 @@ export class Lab {
   async up(manifest: string, ...options: string[]): Promise<void> {
     const file = this.file("mesh.yaml", manifest);
     const peers = PEERS.flatMap((peer) => ["--ztunnel", peer]);
-    await this.must("local", "up", "-f", file, "--detach", ...peers, ...options);
+    const redirection = ["--redirection", REDIRECTION];
+    await this.must("local", "up", "-f", file, "--detach", ...peers, ...redirection, ...options);
   }
 
   /** Applies `yaml`, awaits `body`, and deletes it again. */

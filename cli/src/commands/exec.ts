@@ -2,13 +2,21 @@
 // is ours.
 
 import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
 import { constants } from "node:os";
 import { UserError } from "@ambit/common/process/errors.ts";
 import { enterCommand } from "../local/enter.ts";
 import { findPod } from "../local/find-pod.ts";
 import type { Home } from "../local/home.ts";
 import { etcFilesOf } from "../local/etc-files.ts";
-import { requireRunning } from "../local/run-file.ts";
+import { podCgroup } from "../local/node-cgroups.ts";
+import { type PodEntry, requireRunning } from "../local/run-file.ts";
+
+/** Where the pod's own programs run; undefined where the node has no cgroups. */
+function cgroupOf(home: Home, { node, namespace, name }: PodEntry): string | undefined {
+  const folder = podCgroup(home, node, namespace, name);
+  return existsSync(folder) ? folder : undefined;
+}
 
 /** As shells report a command that was killed. */
 const SIGNAL_EXIT_BASE = 128;
@@ -26,6 +34,7 @@ export async function execInPod(
     netns: pod.netns,
     ...etcFilesOf(home, `${pod.namespace}.${pod.name}`),
     workingDir: process.cwd(),
+    cgroup: cgroupOf(home, pod),
   };
   const [file, args] = enterCommand(inside, argv);
   const child = spawn(file, args, { stdio: "inherit" });

@@ -2,7 +2,7 @@
 
 import { FolderStore } from "@ambit/common/resources/folder-store.ts";
 import type { Home } from "../local/home.ts";
-import { isEnrolled, isReady, podIps } from "../local/pod-facts.ts";
+import { isEnrolled, isReady, podIps, REDIRECTION_CONDITION } from "../local/pod-facts.ts";
 import { type PodEntry, requireRunning } from "../local/run-file.ts";
 import { serviceIps } from "../local/services.ts";
 import { type OutputFormat, printJson, renderTable } from "../output/table.ts";
@@ -20,7 +20,11 @@ export function showStatus(home: Home, format: OutputFormat): void {
     clusterIPs: serviceIps(service),
     ports: (service.spec.ports ?? []).map(({ port, protocol }) => `${port}/${protocol}`),
   }));
-  if (format === "json") return printJson({ home: home.root, ...run, pods, services });
+  const nodes = run.nodes.map((node) => ({
+    ...node,
+    redirection: redirectionOf(store, node.name),
+  }));
+  if (format === "json") return printJson({ home: home.root, ...run, nodes, pods, services });
   console.log(
     `mesh ${run.state}, supervisor ${run.pid}, redirection ${run.redirection}, ${home.root}`,
   );
@@ -31,8 +35,10 @@ export function showStatus(home: Home, format: OutputFormat): void {
         { title: "NETNS", text: ({ netns }) => netns },
         { title: "ADDRESSES", text: ({ ips }) => ips.join(",") },
         { title: "PODS", text: ({ podCidrs }) => podCidrs.join(",") },
+        { title: "REDIRECTION", text: ({ redirection }) => redirection.backend },
+        { title: "WHY", text: ({ redirection }) => redirection.reason },
       ],
-      run.nodes,
+      nodes,
     ),
     renderTable(
       [
@@ -70,6 +76,16 @@ export function showStatus(home: Home, format: OutputFormat): void {
     ),
   ];
   console.log(`\n${tables.join("\n\n")}`);
+}
+
+/** What the node agent says of how it captures, and why not by eBPF. */
+function redirectionOf(store: FolderStore, name: string): { backend: string; reason?: string } {
+  const node = store.get({ kind: "Node", namespace: "", name });
+  const conditions = node?.kind === "Node" ? (node.status?.conditions ?? []) : [];
+  const condition = conditions.find(({ type }) => type === REDIRECTION_CONDITION);
+  if (condition === undefined) return { backend: "unknown" };
+  const { reason = "unknown", message = "" } = condition;
+  return { backend: reason.toLowerCase(), ...(message !== "" && { reason: message }) };
 }
 
 type PodObject = ReturnType<FolderStore["list"]>[number] & { kind: "Pod" };

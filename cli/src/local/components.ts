@@ -4,6 +4,7 @@
 import { resolve } from "node:path";
 import { ISTIOD, nodeAddress } from "./addresses.ts";
 import { componentLog, fabricNetns, type Home } from "./home.ts";
+import { agentCgroup, nodeCgroup, ztunnelCgroup } from "./node-cgroups.ts";
 import type { NodePlace } from "./kubelet.ts";
 import { TOKEN_ISSUER } from "./tokens.ts";
 
@@ -11,6 +12,8 @@ export interface Component {
   readonly name: "istiod-lite" | "cni-agent" | "ztunnel";
   readonly node?: string;
   readonly netns: string;
+  /** Absent where none is made. */
+  readonly cgroup?: string;
   /** The program with its arguments. */
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
@@ -20,7 +23,7 @@ export interface Component {
 
 export interface MeshOptions {
   readonly nodes: number;
-  readonly redirection: "auto" | "nftables";
+  readonly redirection: "auto" | "ebpf" | "nftables" | "iptables";
   readonly sameNode: "local" | "hbone";
   /** Other ztunnels than ours, by node name: absolute paths of programs that take the same settings. */
   readonly ztunnels: Readonly<Record<string, string>>;
@@ -78,11 +81,22 @@ export function istiod(home: Home, settings: NodeJS.ProcessEnv): Component {
   };
 }
 
-export function cniAgent(home: Home, node: NodePlace, { redirection }: MeshOptions): Component {
+/**
+ * Whether eBPF may redirect on a node: programs and pods then have cgroups of that node. What another
+ * ztunnel takes are connections at fixed ports.
+ */
+export function mayUseEbpf({ redirection, ztunnels }: MeshOptions, node: string): boolean {
+  return redirection === "ebpf" || (redirection === "auto" && ztunnels[node] === undefined);
+}
+
+export function cniAgent(home: Home, node: NodePlace, options: MeshOptions): Component {
+  const { redirection } = options;
+  const ebpf = mayUseEbpf(options, node.name);
   return {
     name: "cni-agent",
     node: node.name,
     netns: node.netns,
+    ...(ebpf && { cgroup: agentCgroup(home, node.name) }),
     command: ourProgram("cni-agent"),
     log: componentLog(home, "cni-agent", node.name),
     ready: { ip: nodeAddress(node.number).v4, port: 8000, path: "/readyz" },
@@ -90,7 +104,9 @@ export function cniAgent(home: Home, node: NodePlace, { redirection }: MeshOptio
       NODE_NAME: node.name,
       MANIFESTS: home.manifests,
       ZDS_ADDRESS: zdsSocket(home, node),
-      REDIRECTION: redirection === "auto" ? "nftables" : redirection,
+      REDIRECTION: redirection === "auto" && !ebpf ? "nftables" : redirection,
+      BPF_FS: home.bpf,
+      NODE_CGROUP: nodeCgroup(home, node.name),
     },
   };
 }
@@ -109,6 +125,7 @@ export function ztunnel(
     name: "ztunnel",
     node: node.name,
     netns: node.netns,
+    ...(mayUseEbpf(options, node.name) && { cgroup: ztunnelCgroup(home, node.name) }),
     command: other === undefined ? ourProgram("ztunnel") : [other],
     log: componentLog(home, "ztunnel", node.name),
     ready: { ip: nodeAddress(node.number).v4, port: 15_021, path: "/healthz/ready" },
@@ -120,6 +137,7 @@ export function ztunnel(
       CA_ROOT_CA: root,
       AUTH_TOKEN: ztunnelTokenFile(home, node),
       INPOD_UDS: zdsSocket(home, node),
+      BPF_FS: home.bpf,
       POD_NAME: ztunnelPodName(node),
       POD_NAMESPACE: SYSTEM_NAMESPACE,
       INSTANCE_IP: nodeAddress(node.number).v4,

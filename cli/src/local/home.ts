@@ -20,6 +20,8 @@ export interface Home {
   /** resolv.conf and hosts files, bound over /etc inside pods. */
   readonly etc: string;
   readonly zds: string;
+  /** A BPF file system, where redirection by eBPF keeps what outlives its programs. */
+  readonly bpf: string;
 }
 
 /** Where the local mesh of this environment lives: AMBIT_HOME, else /run/ambit. */
@@ -36,6 +38,7 @@ export function homeOf(env: Environment): Home {
     jwks: join(root, "jwks.json"),
     etc: join(root, "etc"),
     zds: join(root, "zds"),
+    bpf: join(root, "bpf"),
   };
 }
 

@@ -32,6 +32,8 @@ export interface KubeletOptions {
   readonly nodes: readonly NodePlace[];
   readonly workingDir: string;
   readonly env: NodeJS.ProcessEnv;
+  /** Whether pods of a node run in cgroups of their own. */
+  hasCgroup(node: string): boolean;
   /** A pod or its programs changed. */
   onChange(): void;
   /** Something cannot be done; it is tried again. */
@@ -202,6 +204,7 @@ export class Kubelet {
         link: `veth${host}`,
         workingDir,
         env,
+        hasCgroup: this.#options.hasCgroup(node.name),
         onChange,
       },
       pod,

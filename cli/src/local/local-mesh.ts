@@ -1,13 +1,14 @@
 // The local mesh as one thing that is started and stopped: wires, programs, pods. Owns everything that
 // exists while it runs, and removes what an earlier run that was killed left behind.
 
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Resource } from "@ambit/api/resources/kinds.ts";
 import { type Clock, sleep, type Timer } from "@ambit/common/process/clock.ts";
-import { errorCode, UserError } from "@ambit/common/process/errors.ts";
+import { errorCode, errorMessage, UserError } from "@ambit/common/process/errors.ts";
 import { FolderSource } from "@ambit/common/resources/folder-source.ts";
 import { FolderStore } from "@ambit/common/resources/folder-store.ts";
+import { ensureBpffs } from "@ambit/common/sys/bpffs.ts";
 import { type NetnsHandle, openNetns } from "@ambit/common/sys/netns.ts";
 import { httpInNetns } from "../netns-http.ts";
 import { ISTIOD, nodeAddress, nodeGateway, podBlocks } from "./addresses.ts";
@@ -17,6 +18,7 @@ import {
   cniAgent,
   type Component,
   istiod,
+  mayUseEbpf,
   type MeshOptions,
   REPOSITORY,
   SYSTEM_NAMESPACE,
@@ -31,6 +33,7 @@ import { fabricNetns, type Home, netnsPath, nodeNetns } from "./home.ts";
 import { Kubelet, type NodePlace } from "./kubelet.ts";
 import { findLeftovers, removeLeftovers } from "./leftovers.ts";
 import { resolveName } from "./names.ts";
+import { createNodeCgroups, findNodeCgroups, removeBpffs, removeCgroup } from "./node-cgroups.ts";
 import { isReady, isStatic, isTerminal } from "./pod-facts.ts";
 import { type Resolver, startResolver } from "./resolver.ts";
 import { readRunFile, type RunFile, startTicks, writeRunFile } from "./run-file.ts";
@@ -56,6 +59,8 @@ const MARKER = ".ambit-local";
 const READY_POLL_MS = 50;
 const COMPONENT_READY_TIMEOUT_MS = 30_000;
 const PODS_READY_TIMEOUT_MS = 60_000;
+/** A program that ended so often will not start: what it said last is why. */
+const START_ATTEMPTS_MAX = 4;
 /** On the way down nobody waits for the grace periods of manifests. */
 const STOP_GRACE_MS = 1_000;
 
@@ -72,6 +77,8 @@ export class LocalMesh {
   readonly #components: RunningComponent[] = [];
   readonly #resolvers: Resolver[] = [];
   readonly #handles: NetnsHandle[] = [];
+  /** Nodes that have cgroups of their own. */
+  readonly #ebpfNodes = new Set<string>();
   readonly #startedAt = new Date().toISOString();
   #source: FolderSource | undefined;
   #kubelet: Kubelet | undefined;
@@ -134,6 +141,7 @@ export class LocalMesh {
     for (const handle of this.#handles.splice(0)) handle.close();
     this.#runFile?.cancel();
     await removeLeftovers(findLeftovers(home.prefix));
+    await removeKernelState(home);
     clearHome(home, { keepLogs: true });
   }
 
@@ -158,6 +166,7 @@ export class LocalMesh {
       await createNode({ fabric, netns: node.netns }, node.number, nodes);
       const handle = openNetns(netnsPath(node.netns));
       this.#handles.push(handle);
+      if (mayUseEbpf(this.#options, node.name)) this.#prepareForEbpf(node);
       this.#resolvers.push(
         startResolver(handle.fd, nodeGateway(node.number).v4, (name, family) =>
           resolveName(this.#view, name, family),
@@ -165,6 +174,18 @@ export class LocalMesh {
       );
     }
     report(`${nodes} node${nodes === 1 ? "" : "s"} wired to the fabric`);
+  }
+
+  /** Best effort: where something is missing, the node agent says what, and what it does instead. */
+  #prepareForEbpf({ name }: NodePlace): void {
+    const { home, report } = this.#dependencies;
+    try {
+      createNodeCgroups(home, name);
+      ensureBpffs(home.bpf);
+      this.#ebpfNodes.add(name);
+    } catch (error) {
+      report(`${name} is not prepared for eBPF: ${errorMessage(error)}`);
+    }
   }
 
   async #startPods(store: FolderStore): Promise<void> {
@@ -178,6 +199,7 @@ export class LocalMesh {
       nodes: this.#nodes,
       workingDir: REPOSITORY,
       env: podEnv,
+      hasCgroup: (node) => this.#ebpfNodes.has(node),
       onChange: () => this.#onChange(),
       onProblem: (sentence) => report(`problem: ${sentence}`),
     });
@@ -197,8 +219,9 @@ export class LocalMesh {
     const { home, clock, settings } = this.#dependencies;
     const { name, node, netns, command, log } = component;
     const files = this.#writeEtc(node);
+    const cgroup = this.#ebpfNodes.has(node ?? "") ? component.cgroup : undefined;
     const spec = {
-      command: enterCommand({ netns, ...files, workingDir: home.root }, command),
+      command: enterCommand({ netns, ...files, workingDir: home.root, cgroup }, command),
       env: { ...settings, ...component.env },
       log,
       restart: "always" as const,
@@ -252,7 +275,8 @@ export class LocalMesh {
     await Promise.all(this.#components.map((running) => this.#awaitComponent(running, signal)));
   }
 
-  async #awaitComponent({ component }: RunningComponent, signal: AbortSignal): Promise<void> {
+  async #awaitComponent(running: RunningComponent, signal: AbortSignal): Promise<void> {
+    const { component } = running;
     const { clock } = this.#dependencies;
     const { name, node, netns, ready, log } = component;
     const deadlineMs = clock.monotonicMs() + COMPONENT_READY_TIMEOUT_MS;
@@ -263,8 +287,11 @@ export class LocalMesh {
         () => undefined,
       );
       if (answer?.status === 200) return;
+      const where = node === undefined ? name : `${name} on ${node}`;
+      if (running.process.restarts >= START_ATTEMPTS_MAX) {
+        throw new UserError(`${where} cannot start: ${lastWords(log)}; its log is ${log}`);
+      }
       if (clock.monotonicMs() > deadlineMs) {
-        const where = node === undefined ? name : `${name} on ${node}`;
         const why = answer === undefined ? "it does not answer" : answer.body.trim();
         throw new UserError(
           `${where} is not ready after ${COMPONENT_READY_TIMEOUT_MS / 1000} s: ${why}; its log is ${log}`,
@@ -352,6 +379,13 @@ export class LocalMesh {
 
 const RUN_FILE_DELAY_MS = 20;
 
+/** Of a program's log: the last line that names an error, else the last. */
+function lastWords(log: string): string {
+  const lines = readFileSync(log, "utf8").trimEnd().split("\n");
+  const error = lines.findLast((line) => /error:/i.test(line));
+  return (error ?? lines.at(-1) ?? "").trim() || "it says nothing";
+}
+
 /** Removes what a run that was killed left; tells what it was, or undefined when there was nothing. */
 export async function cleanUp(home: Home): Promise<string | undefined> {
   const run = readRunFile(home);
@@ -360,10 +394,17 @@ export async function cleanUp(home: Home): Promise<string | undefined> {
     home.prefix,
     recorded.map(({ netns }) => netns),
   );
-  if (found.netns.length === 0) return undefined;
   await removeLeftovers(found);
+  await removeKernelState(home);
   const { netns, pids } = found;
+  if (netns.length === 0) return undefined;
   return `removed what an earlier run left: ${netns.length} namespaces, ${pids.length} processes`;
+}
+
+/** Programs, maps and cgroups, once nothing runs that uses them. */
+async function removeKernelState(home: Home): Promise<void> {
+  for (const folder of findNodeCgroups(home)) await removeCgroup(folder);
+  removeBpffs(home.bpf);
 }
 
 /** Makes the state folder ours. One that holds something else is not ours to empty. */

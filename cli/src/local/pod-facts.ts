@@ -9,6 +9,8 @@ export const NETNS_ANNOTATION = "ambit.io/netns";
 export const STATIC_ANNOTATION = "ambit.io/static";
 /** Written by the node agent; the single source of truth (istio.md §1.2). */
 export const REDIRECTION_ANNOTATION = "ambient.istio.io/redirection";
+/** The node agent's, on nodes: its reason is how pods are captured, its message why not by eBPF. */
+export const REDIRECTION_CONDITION = "ambit.io/Redirection";
 const DATAPLANE_MODE = "istio.io/dataplane-mode";
 const SIDECAR_ANNOTATION = "sidecar.istio.io/status";
 /** The node agent's default EXCLUDE_NAMESPACES. */

@@ -12,6 +12,7 @@ import { enterCommand, type Inside } from "./enter.ts";
 import { etcFilesOf } from "./etc-files.ts";
 import { type Home, netnsPath, podLog, podNetns } from "./home.ts";
 import { killAll } from "./leftovers.ts";
+import { podCgroup, removeCgroup } from "./node-cgroups.ts";
 import { NETNS_ANNOTATION, podKey } from "./pod-facts.ts";
 import { ReadinessProbe } from "./probe.ts";
 import type { PodEntry } from "./run-file.ts";
@@ -33,6 +34,8 @@ export interface PodRunnerOptions {
   /** Where containers start; their own workingDir may be relative to it. */
   readonly workingDir: string;
   readonly env: NodeJS.ProcessEnv;
+  /** Whether the pod's programs run in a cgroup of its own. */
+  readonly hasCgroup: boolean;
   onChange(): void;
 }
 
@@ -84,6 +87,7 @@ export class PodRunner {
   async #create(): Promise<void> {
     const { address, link, node } = this.#options;
     this.#writeEtc();
+    if (this.#cgroup !== undefined) mkdirSync(this.#cgroup, { recursive: true });
     if (this.hasOwnNetwork) {
       await createPod({
         netns: this.#netns,
@@ -125,10 +129,18 @@ export class PodRunner {
     await this.#created?.catch(() => undefined);
     await Promise.all(this.#containers.map(async ({ process }) => process?.stop(graceMs)));
     await this.#writing;
-    if (!this.hasOwnNetwork) return;
     const { node, link } = this.#options;
-    await killAll([this.#netns]);
-    await removePod({ netns: this.#netns, nodeNetns: node.netns, link });
+    if (this.hasOwnNetwork) {
+      await killAll([this.#netns]);
+      await removePod({ netns: this.#netns, nodeNetns: node.netns, link });
+    }
+    if (this.#cgroup !== undefined) await removeCgroup(this.#cgroup);
+  }
+
+  get #cgroup(): string | undefined {
+    const { home, node, hasCgroup } = this.#options;
+    const { namespace, name } = podKey(this.#pod);
+    return hasCgroup ? podCgroup(home, node.name, namespace, name) : undefined;
   }
 
   entry(): PodEntry {
@@ -190,7 +202,8 @@ export class PodRunner {
   #inside(workingDir = ""): Inside {
     const { home, workingDir: root } = this.#options;
     const files = etcFiles(home, this.#pod);
-    return { netns: this.#netns, ...files, workingDir: resolve(root, workingDir) };
+    const cgroup = this.#cgroup;
+    return { netns: this.#netns, ...files, workingDir: resolve(root, workingDir), cgroup };
   }
 
   #writeEtc(): void {

@@ -186,7 +186,15 @@ async function alreadyRunning(home: Home): Promise<UserError> {
   );
 }
 
-function loadResources({ files, sample }: UpOptions): Resource[] {
+function loadResources(options: UpOptions): Resource[] {
+  const { files, sample, redirection } = options;
+  const [other] = Object.keys(options.ztunnels);
+  if (redirection === "ebpf" && other !== undefined) {
+    throw new UserError(
+      `the ztunnel of ${other} takes no connections by eBPF: leave out --redirection ebpf, or --ztunnel`,
+      2,
+    );
+  }
   const folders = sample === undefined ? [] : [samplePath(sample)];
   return readManifests([...folders, ...files]);
 }

@@ -71,6 +71,8 @@ interface Entry {
 export class PodMesh implements PodDirectory {
   readonly #options: PodMeshOptions;
   readonly #entries = new Map<string, Entry>();
+  /** Counts the changes of the way in which pods are captured. */
+  #way = 0;
 
   constructor(options: PodMeshOptions) {
     this.#options = options;
@@ -202,6 +204,7 @@ export class PodMesh implements PodDirectory {
 
   /** Pods are captured another way from now on: what is in place is to be changed. */
   forgetRules(): void {
+    this.#way++;
     for (const entry of this.#entries.values()) entry.installed = undefined;
   }
 
@@ -317,8 +320,12 @@ export class PodMesh implements PodDirectory {
     entry.installed = undefined;
     entry.proven = false;
     entry.installing = true;
+    let way: number;
     try {
-      await backend.install(entry.netns!, wanted);
+      do {
+        way = this.#way;
+        await backend.install(entry.netns!, wanted);
+      } while (way !== this.#way);
     } finally {
       entry.installing = false;
     }

@@ -13,7 +13,7 @@ import {
   type ProgramName,
 } from "@ambit/common/sys/bpf-object.ts";
 import { mapFolder, Steering } from "@ambit/common/sys/bpf-steering.ts";
-import { cgroupId, isWithin } from "@ambit/common/sys/cgroup.ts";
+import { cgroupId, cgroupOfProcess, findCgroup2, isWithin } from "@ambit/common/sys/cgroup.ts";
 import { closeFd, SystemError } from "@ambit/common/sys/libc.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { Pins } from "./ebpf-pins.ts";
@@ -83,9 +83,10 @@ export class EbpfNode implements EbpfState, Disposable {
    */
   admitProxy(path: string): void {
     const folder = resolve(path);
-    if (isWithin(this.#cgroup, folder)) {
+    const shared = isWithin(this.#cgroup, folder) ? "the pods" : this.#holdsUs(folder);
+    if (shared !== undefined) {
       throw new Error(
-        `ztunnel runs in ${folder}, which holds the pods too: give it its own cgroup`,
+        `ztunnel runs in ${folder}, which holds ${shared} too: give it its own cgroup`,
       );
     }
     const id = cgroupId(folder);
@@ -110,6 +111,12 @@ export class EbpfNode implements EbpfState, Disposable {
   [Symbol.dispose](): void {
     this.steering[Symbol.dispose]();
     for (const fd of this.#object.programs.values()) closeFd(fd);
+  }
+
+  /** Our own connections prove that pods are captured: they must not be exempt. */
+  #holdsUs(folder: string): "the agent" | undefined {
+    const own = cgroupOfProcess(findCgroup2() ?? "/", "self");
+    return isWithin(own, folder) ? "the agent" : undefined;
   }
 
   #forgetPod(name: string): void {

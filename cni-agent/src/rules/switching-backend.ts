@@ -76,6 +76,8 @@ export class SwitchingBackend implements RedirectionBackend {
     if (this.#settled.has(cookie)) return;
     const ebpf = this.#ebpfFor(redirection);
     if (ebpf === undefined) {
+      // Never before the other way is there.
+      if (!(await this.#translating.isPresent(netns))) return;
       this.#retireEbpf(netns);
       this.#settled.add(cookie);
       return;

@@ -127,6 +127,14 @@ export function mapMemory(
   };
 }
 
+const umount2 = libc.func("int umount2(const char *target, int flags)");
+const MNT_DETACH = 2;
+
+/** Takes a mount away, and at once, also while it is in use. Throws SystemError. */
+export function callUnmount(target: string): void {
+  if (umount2(target, MNT_DETACH) !== 0) throw new SystemError("umount", koffi.errno(), target);
+}
+
 export function lastErrno(): number {
   return koffi.errno();
 }
