@@ -7,36 +7,82 @@ import { formatCidr } from "../net/cidr.ts";
 
 export type DecisionReason = "no-allow-policies" | "allowed" | "denied" | "no-allow-matched";
 
+/** A dry-run policy that matched: what it would have said, were it enforced. */
+export interface DryRunMatch {
+  /** "namespace/name" */
+  readonly policy: string;
+  readonly action: Policy["action"];
+}
+
 export interface Decision {
   readonly allowed: boolean;
   readonly reason: DecisionReason;
   /** "namespace/name" of the policy that decided. */
   readonly policy?: string;
-  /** Keys of dry-run policies that matched. */
-  readonly dryRunMatches: readonly string[];
+  readonly dryRunMatches: readonly DryRunMatch[];
+  /** Dry-run ALLOW policies are the only ones there, and none matched: enforced, they would deny. */
+  readonly dryRunMisses: boolean;
 }
 
 /** `policies` are all that apply to the destination workload, in any order. */
 export function evaluate(policies: readonly Policy[], subject: ConnectionSubject): Decision {
-  const dryRunMatches: string[] = [];
-  const matching = (action: Policy["action"]): Policy | undefined => {
-    let first: Policy | undefined;
-    for (const policy of policies) {
-      if (policy.action !== action || (first !== undefined && !policy.dryRun)) continue;
-      if (!policyMatches(policy, subject)) continue;
-      if (policy.dryRun) dryRunMatches.push(policyKey(policy));
-      else first = policy;
-    }
-    return first;
+  const deny = look(policies, "deny", subject);
+  if (deny.decisive !== undefined) {
+    return decide(false, "denied", deny.decisive, deny.dryRunMatches);
+  }
+  const allow = look(policies, "allow", subject);
+  const dryRunMatches =
+    deny.dryRunMatches.length === 0
+      ? allow.dryRunMatches
+      : [...deny.dryRunMatches, ...allow.dryRunMatches];
+  if (allow.decisive !== undefined) return decide(true, "allowed", allow.decisive, dryRunMatches);
+  if (allow.enforced) return decide(false, "no-allow-matched", undefined, dryRunMatches);
+  const dryRunMisses = allow.dryRun && allow.dryRunMatches.length === 0;
+  return { allowed: true, reason: "no-allow-policies", dryRunMatches, dryRunMisses };
+}
+
+const NO_MATCHES: readonly DryRunMatch[] = [];
+
+interface Look {
+  /** The first enforced policy that matched. */
+  decisive: Policy | undefined;
+  dryRunMatches: readonly DryRunMatch[];
+  /** Whether there are policies of each kind at all. */
+  enforced: boolean;
+  dryRun: boolean;
+}
+
+function look(
+  policies: readonly Policy[],
+  action: Policy["action"],
+  subject: ConnectionSubject,
+): Look {
+  const found: Look = {
+    decisive: undefined,
+    dryRunMatches: NO_MATCHES,
+    enforced: false,
+    dryRun: false,
   };
-  const denied = matching("deny");
-  if (denied) return { allowed: false, reason: "denied", policy: policyKey(denied), dryRunMatches };
-  const allowed = matching("allow");
-  if (allowed)
-    return { allowed: true, reason: "allowed", policy: policyKey(allowed), dryRunMatches };
-  const anyAllow = policies.some(({ action, dryRun }) => action === "allow" && !dryRun);
-  if (!anyAllow) return { allowed: true, reason: "no-allow-policies", dryRunMatches };
-  return { allowed: false, reason: "no-allow-matched", dryRunMatches };
+  for (const policy of policies) {
+    if (policy.action !== action) continue;
+    if (policy.dryRun) found.dryRun = true;
+    else found.enforced = true;
+    if (found.decisive !== undefined && !policy.dryRun) continue;
+    if (!policyMatches(policy, subject)) continue;
+    if (!policy.dryRun) found.decisive = policy;
+    else found.dryRunMatches = [...found.dryRunMatches, { policy: policyKey(policy), action }];
+  }
+  return found;
+}
+
+function decide(
+  allowed: boolean,
+  reason: DecisionReason,
+  policy: Policy | undefined,
+  dryRunMatches: readonly DryRunMatch[],
+): Decision {
+  const by = policy && { policy: policyKey(policy) };
+  return { allowed, reason, ...by, dryRunMatches, dryRunMisses: false };
 }
 
 /** The refusal as ztunnel words it. */

@@ -158,8 +158,57 @@ describe("the verdict", () => {
     expect(evaluate(dry, tls)).toEqual({
       allowed: true,
       reason: "no-allow-policies",
-      dryRunMatches: ["ns/dry"],
+      dryRunMatches: [{ policy: "ns/dry", action: "deny" }],
+      dryRunMisses: true,
     });
+  });
+
+  const dryAllow = (rules: WireMatch[][][], name = "dry-allow") =>
+    policy(rules, { name, dryRun: true });
+  const dryDeny = (rules: WireMatch[][][], name = "dry-deny") =>
+    policy(rules, { action: Action.DENY, name, dryRun: true });
+
+  it.each<[string, Policy[], object]>([
+    [
+      "that allows and matches",
+      [dryAllow(always)],
+      { allowed: true, dryRunMatches: [{ policy: "ns/dry-allow" }], dryRunMisses: false },
+    ],
+    [
+      "that allows and misses, where nothing else allows",
+      [dryAllow(never)],
+      { allowed: true, dryRunMatches: [], dryRunMisses: true },
+    ],
+    [
+      "that allows and misses beside an enforced one",
+      [dryAllow(never), allow(always)],
+      { allowed: true, reason: "allowed", dryRunMatches: [], dryRunMisses: false },
+    ],
+    [
+      "that allows, matches, and cannot save what is denied for want of an enforced one",
+      [dryAllow(always), allow(never)],
+      { allowed: false, reason: "no-allow-matched", dryRunMatches: [{ action: "allow" }] },
+    ],
+    [
+      "that allows is not asked about what is denied",
+      [dryAllow(always), deny(always)],
+      { allowed: false, reason: "denied", dryRunMatches: [] },
+    ],
+    [
+      "that denies is asked about it",
+      [deny(always), dryDeny(always)],
+      { allowed: false, reason: "denied", dryRunMatches: [{ policy: "ns/dry-deny" }] },
+    ],
+    [
+      "of both kinds",
+      [dryAllow(always), dryDeny(always), dryDeny(always, "dry-deny-2")],
+      {
+        allowed: true,
+        dryRunMatches: [{ action: "deny" }, { action: "deny" }, { action: "allow" }],
+      },
+    ],
+  ])("a dry-run policy %s", (_, policies, expected) => {
+    expect(evaluate(policies, tls)).toMatchObject(expected);
   });
 
   it("words refusals as ztunnel does", () => {

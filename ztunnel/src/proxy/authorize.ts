@@ -9,20 +9,14 @@ import { ProxyError } from "./proxy-error.ts";
 
 /** Throws POLICY_DENIED unless the policies of `workload` allow the connection. */
 export function authorize(
-  { state, config, log }: ProxyContext,
+  { state, policyTelemetry }: ProxyContext,
   workload: Workload,
   subject: ConnectionSubject,
 ): void {
+  if (workload.authorizationPolicies.length > 0) {
+    policyTelemetry.missing(workload, state.missingPolicies(workload));
+  }
   const decision = evaluate(state.policiesFor(workload), subject);
-  for (const policy of decision.dryRunMatches) {
-    log.info("dry-run policy matched", { policy, workload: workload.uid });
-  }
-  if (config.policyInfoLogging) {
-    log.info("policy decision", {
-      allowed: decision.allowed,
-      reason: decision.reason,
-      policy: decision.policy,
-    });
-  }
+  policyTelemetry.decided(workload, decision);
   if (!decision.allowed) throw new ProxyError("POLICY_DENIED", refusalText(decision));
 }

@@ -14,6 +14,7 @@ import type { MeshState, PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
 import type { TelemetrySinks } from "../telemetry/connection-telemetry.ts";
 import type { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
+import type { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import type { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import type { CertificateView } from "../worker/certificates.ts";
 import type { DemandView } from "../worker/demand-view.ts";
@@ -36,6 +37,7 @@ export interface ProxyContext {
   readonly revocation: RevocationGuard | undefined;
   readonly telemetry: TelemetrySinks;
   readonly dns: DnsTelemetry;
+  readonly policyTelemetry: PolicyTelemetry;
   readonly onDemandDns: OnDemandDnsMetrics;
   readonly log: Logger;
   readonly clock: Clock;

@@ -163,6 +163,11 @@ export class MeshState {
     return policies;
   }
 
+  /** Keys of policies that a workload names and that we do not know: not yet, or not any more. */
+  missingPolicies({ authorizationPolicies }: Workload): readonly string[] {
+    return authorizationPolicies.filter((key) => !this.#policies.has(key));
+  }
+
   #upsertWorkload(workload: Workload): void {
     const before = this.#workloads.get(workload.uid);
     if (before !== undefined) this.#forget(before);

@@ -19,6 +19,7 @@ import { MeshState, type PodInfo } from "../state/mesh-state.ts";
 import type { Workload } from "../state/workload.ts";
 import { FailureLog } from "../telemetry/failure-log.ts";
 import { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
+import { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "../worker/certificates.ts";
@@ -65,6 +66,7 @@ export function testContext(parts: TestContextParts = {}): TestContext {
     },
     onDemandDns: new OnDemandDnsMetrics(),
     dns: new DnsTelemetry(log.scope("dns")),
+    policyTelemetry: new PolicyTelemetry(log.scope("policy"), config.policyInfoLogging),
     log: log.scope("proxy"),
     clock,
     random: parts.random ?? (() => 0.5),

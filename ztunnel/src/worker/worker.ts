@@ -27,6 +27,7 @@ import { MeshState } from "../state/mesh-state.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { FailureLog } from "../telemetry/failure-log.ts";
 import { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
+import { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
@@ -73,6 +74,7 @@ const context: ProxyContext = {
   telemetry: { metrics, failures, access: log.scope("access"), clock: systemClock },
   onDemandDns,
   dns: new DnsTelemetry(log.scope("dns")),
+  policyTelemetry: new PolicyTelemetry(log.scope("policy"), config.policyInfoLogging),
   log: log.scope("proxy"),
   clock: systemClock,
   random: Math.random,
@@ -168,6 +170,7 @@ const handlers: Handlers = {
       ...failures.collect(),
       ...onDemandDns.collect(),
       ...context.dns.collect(),
+      ...context.policyTelemetry.collect(),
       ...(context.revocation?.collect() ?? []),
     ];
   },
