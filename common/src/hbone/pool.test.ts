@@ -163,6 +163,7 @@ describe("the pool", () => {
     const harness = new PoolHarness();
     for (let i = 0; i <= POOLED_CONNECTIONS_MAX; i++) {
       await harness.open({ workloadUid: `w${i}` });
+      await harness.clock.advance(1);
       if (i === 1) await harness.open({ workloadUid: "w0" });
     }
     expect(harness.pool.pooledConnections).toBe(POOLED_CONNECTIONS_MAX);

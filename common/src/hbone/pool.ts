@@ -40,12 +40,13 @@ interface Pooled {
   readonly key: PoolKey;
   readonly keyText: string;
   readonly connection: HboneClientConnection;
+  usedMs: number;
   timer: Timer | undefined;
 }
 
 export class TunnelPool {
   readonly #options: PoolOptions;
-  /** In order of use: the first is the least recently used. */
+  /** Written only when a connection comes or goes: tunnels are too many (collections/churn-set.ts). */
   readonly #pooled = new Map<string, Pooled>();
   readonly #dialing = new Map<string, Promise<void>>();
   /** Every live connection, pooled or only finishing its streams. */
@@ -111,26 +112,30 @@ export class TunnelPool {
       this.#release(keyText, connection);
       return;
     }
-    this.#keep(pooled);
+    pooled.usedMs = this.#options.clock.monotonicMs();
   }
 
-  /** Makes a connection the most recently used of the pool. */
-  #keep(pooled: Pooled): void {
-    this.#pooled.delete(pooled.keyText);
-    this.#pooled.set(pooled.keyText, pooled);
-    this.#armRelease(pooled);
-    if (this.#pooled.size > POOLED_CONNECTIONS_MAX) this.#releaseOldest();
+  #keep(key: PoolKey, keyText: string, connection: HboneClientConnection): void {
+    if (this.#pooled.size >= POOLED_CONNECTIONS_MAX) this.#releaseOldest();
+    const usedMs = this.#options.clock.monotonicMs();
+    const pooled: Pooled = { key, keyText, connection, usedMs, timer: undefined };
+    this.#pooled.set(keyText, pooled);
+    this.#releaseWhenUnused(pooled);
   }
 
-  #armRelease(pooled: Pooled): void {
-    pooled.timer?.cancel();
-    pooled.timer = this.#options.clock.after(this.#options.unusedReleaseMs, () => {
-      this.#release(pooled.keyText, pooled.connection);
-    });
+  /** Looks after as long as the connection may yet be unused, not after every use. */
+  #releaseWhenUnused(pooled: Pooled): void {
+    const { clock, unusedReleaseMs } = this.#options;
+    const leftMs = pooled.usedMs + unusedReleaseMs - clock.monotonicMs();
+    if (leftMs <= 0) this.#release(pooled.keyText, pooled.connection);
+    else pooled.timer = clock.after(leftMs, () => this.#releaseWhenUnused(pooled));
   }
 
   #releaseOldest(): void {
-    const oldest = this.#pooled.values().next().value;
+    let oldest: Pooled | undefined;
+    for (const pooled of this.#pooled.values()) {
+      if (oldest === undefined || pooled.usedMs < oldest.usedMs) oldest = pooled;
+    }
     if (oldest !== undefined) this.#release(oldest.keyText, oldest.connection);
   }
 
@@ -147,7 +152,7 @@ export class TunnelPool {
   /** Dials and pools one connection; everyone who needs this key waits for the same attempt. */
   #dial(key: PoolKey, keyText: string): Promise<void> {
     const attempt = this.#connect(key, keyText)
-      .then((connection) => this.#keep({ key, keyText, connection, timer: undefined }))
+      .then((connection) => this.#keep(key, keyText, connection))
       .finally(() => this.#dialing.delete(keyText));
     this.#dialing.set(keyText, attempt);
     return attempt;

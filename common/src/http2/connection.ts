@@ -480,7 +480,7 @@ export class Http2Connection implements FrameHandler {
     if (this.closed) return;
     this.#closeReason = reason;
     this.#keepalive.stop();
-    const streams = [...this.#streams.values()];
+    const streams = this.#streams.values();
     this.#streams.clear();
     for (const stream of streams) {
       stream.closed = true;

@@ -1,6 +1,7 @@
 // The streams of one connection by id, and which ids were ever used: ids tell a frame that comes late
 // from one that makes no sense (RFC 9113 §5.1.1).
 
+import { IdMap } from "../collections/id-map.ts";
 import { ConnectionError, ErrorCode, STREAM_ID_MAX, WINDOW_MAX } from "./protocol.ts";
 import type { Http2Stream } from "./stream.ts";
 
@@ -8,7 +9,7 @@ import type { Http2Stream } from "./stream.ts";
 const RECENT_RESETS_MAX = 256;
 
 export class StreamTable {
-  readonly #streams = new Map<number, Http2Stream>();
+  readonly #streams = new IdMap<Http2Stream>();
   readonly #ownParity: 0 | 1;
   #nextOwnId: number;
   #lastPeerId = 0;
@@ -39,7 +40,8 @@ export class StreamTable {
     return this.#streams.get(id);
   }
 
-  values(): IterableIterator<Http2Stream> {
+  /** All of them now: they may end meanwhile. */
+  values(): Http2Stream[] {
     return this.#streams.values();
   }
 

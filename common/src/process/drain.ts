@@ -1,6 +1,7 @@
 // Draining: one trigger, many watchers. Each watcher holds the drain open until it is released,
 // so "drained" means that nothing is in flight any more, or that the deadline has passed.
 
+import { ChurnSet, type Membership } from "../collections/churn-set.ts";
 import type { Clock } from "./clock.ts";
 
 export type DrainMode = "graceful" | "immediate";
@@ -14,6 +15,7 @@ export class Drain {
   readonly #clock: Clock;
   readonly #started = new AbortController();
   readonly #forced = new AbortController();
+  readonly #cuts = new ChurnSet<() => void>();
   #holds = 0;
   #mode: DrainMode | undefined;
   #onIdle: (() => void) | undefined;
@@ -30,6 +32,16 @@ export class Drain {
   /** Aborts when the deadline passed, or at once in immediate mode: cut what is left. */
   get forced(): AbortSignal {
     return this.#forced.signal;
+  }
+
+  /**
+   * Calls `cut` when `forced` aborts, at once when it has already, unless the membership was left
+   * before. For what there are thousands of a second: like a Map's tables (churn-set.ts), the listeners
+   * of a signal keep those alive that came after them.
+   */
+  whenForced(cut: () => void): Membership {
+    if (this.forced.aborted) cut();
+    return this.#cuts.add(cut);
   }
 
   get mode(): DrainMode | undefined {
@@ -56,10 +68,13 @@ export class Drain {
     });
     this.#started.abort();
     if (this.#holds === 0) return;
-    const timer = this.#clock.after(mode === "immediate" ? 0 : deadlineMs, () =>
-      this.#forced.abort(),
-    );
+    const timer = this.#clock.after(mode === "immediate" ? 0 : deadlineMs, () => this.#force());
     await idle;
     timer.cancel();
+  }
+
+  #force(): void {
+    this.#forced.abort();
+    for (const cut of this.#cuts) cut();
   }
 }

@@ -77,7 +77,7 @@ describe("a connection and its pod", () => {
   it("do not when it was over before", async () => {
     const drain = new Drain(new FakeClock());
     const connection = new Connection("a");
-    connection.endWith(drain)();
+    connection.endWith(drain).leave();
     await drain.drain("immediate", 0);
     expect(connection.error).toBeUndefined();
   });

@@ -1,6 +1,7 @@
 // The connections of one worker, as far as others may end or list them: policy changes, draining and
 // the admin port. Owns no socket; each connection says how it is torn down.
 
+import { ChurnSet, type Membership } from "@ambit/common/collections/churn-set.ts";
 import type { ConnectionSubject } from "@ambit/common/policy/match.ts";
 import type { Policy } from "@ambit/common/policy/policy.ts";
 import type { Drain } from "@ambit/common/process/drain.ts";
@@ -30,7 +31,9 @@ export class Connection {
   readonly id: string;
   /** What carries it, once known: when that is not to be trusted any more, neither is this. */
   tunnel: object | undefined;
-  readonly #teardowns = new Set<() => void>();
+  readonly #teardowns: (() => void)[] = [];
+  /** Fails the step that is being waited for. */
+  #failStep: (() => void) | undefined;
   #error: ProxyError | undefined;
 
   constructor(id: string) {
@@ -44,45 +47,36 @@ export class Connection {
 
   /** Registers what must be cut on abort; runs at once when that has happened already. */
   onAbort(teardown: () => void): void {
-    if (this.#error === undefined) this.#teardowns.add(teardown);
+    if (this.#error === undefined) this.#teardowns.push(teardown);
     else teardown();
   }
 
   abort(error: ProxyError): void {
     if (this.#error !== undefined) return;
     this.#error = error;
-    for (const teardown of this.#teardowns) teardown();
-    this.#teardowns.clear();
+    this.#failStep?.();
+    for (const teardown of this.#teardowns.splice(0)) teardown();
   }
 
   /**
    * The result of `work`; rejects as soon as the connection is aborted. What `work` still brings then
-   * is given to `discard`.
+   * is given to `discard`. One step at a time.
    */
   unlessAborted<T>(work: Promise<T>, discard: (late: T) => void): Promise<T> {
     return new Promise((resolve, reject) => {
-      const teardown = () => reject(this.#error!);
-      this.onAbort(teardown);
-      work.then(
-        (result) => {
-          this.#teardowns.delete(teardown);
-          if (this.#error === undefined) resolve(result);
-          else discard(result);
-        },
-        (error: unknown) => {
-          this.#teardowns.delete(teardown);
-          reject(error);
-        },
-      );
+      this.#failStep = () => reject(this.#error!);
+      if (this.#error !== undefined) this.#failStep();
+      work.then((result) => {
+        this.#failStep = undefined;
+        if (this.#error === undefined) resolve(result);
+        else discard(result);
+      }, reject);
     });
   }
 
-  /** Ends with its pod, until the returned function is called. */
-  endWith(drain: Drain): () => void {
-    const end = () => this.abort(drainError(drain.mode));
-    drain.forced.addEventListener("abort", end, { once: true });
-    if (drain.forced.aborted) end();
-    return () => drain.forced.removeEventListener("abort", end);
+  /** Ends with its pod, until it leaves. */
+  endWith(drain: Drain): Membership {
+    return drain.whenForced(() => this.abort(drainError(drain.mode)));
   }
 }
 
@@ -113,12 +107,11 @@ export interface TrackedConnection {
 }
 
 export class ConnectionTable {
-  readonly #tracked = new Set<TrackedConnection>();
+  readonly #tracked = new ChurnSet<TrackedConnection>();
 
-  /** Tracks until the returned function is called. */
-  track(tracked: TrackedConnection): () => void {
-    this.#tracked.add(tracked);
-    return () => this.#tracked.delete(tracked);
+  /** Tracks until it leaves. */
+  track(tracked: TrackedConnection): Membership {
+    return this.#tracked.add(tracked);
   }
 
   get size(): number {
@@ -126,7 +119,7 @@ export class ConnectionTable {
   }
 
   [Symbol.iterator](): IterableIterator<TrackedConnection> {
-    return this.#tracked.values();
+    return this.#tracked[Symbol.iterator]();
   }
 
   summaries(): ConnectionSummary[] {

@@ -83,7 +83,7 @@ async function carry(journey: Journey): Promise<void> {
   const path = pathOf(route, localPod);
   const facts = outboundFacts({ id: connection.id, accepted, source, route, path });
   const counters: ByteCounters = { sent: 0, received: 0 };
-  const untrack = context.connections.track({
+  const tracked = context.connections.track({
     connection,
     direction: "outbound",
     path,
@@ -95,7 +95,7 @@ async function carry(journey: Journey): Promise<void> {
     ...hopOf(route),
   });
   connection.onAbort(() => client.reset());
-  const stopEnding = connection.endWith(pod.drain);
+  const ending = connection.endWith(pod.drain);
   let telemetry: ConnectionTelemetry | undefined;
   try {
     const across = await openAcross(journey, connection);
@@ -120,8 +120,8 @@ async function carry(journey: Journey): Promise<void> {
     telemetry ??= new ConnectionTelemetry(context.telemetry, facts, counters);
     telemetry.close(connection.error ?? asProxyError(error));
   } finally {
-    stopEnding();
-    untrack();
+    ending.leave();
+    tracked.leave();
   }
 }
 

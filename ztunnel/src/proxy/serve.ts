@@ -67,7 +67,7 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
     destinationPort: target.port,
     ...(order.sourceIdentity && { sourceIdentity: order.sourceIdentity }),
   };
-  const untrack = context.connections.track({
+  const tracked = context.connections.track({
     connection,
     direction: "inbound",
     path: order.path,
@@ -79,7 +79,7 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
     subject,
   });
   const hold = pod.drain.hold();
-  const stopEnding = connection.endWith(pod.drain);
+  const ending = connection.endWith(pod.drain);
   try {
     authorize(context, workload, subject);
     const dialed = dial(context, pod, { ...whereToDial(order), timeoutCode: "CONNECT_TIMEOUT" });
@@ -94,8 +94,8 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
     telemetry.close(failure);
     throw failure;
   } finally {
-    stopEnding();
-    untrack();
+    ending.leave();
+    tracked.leave();
     hold.release();
   }
 }

@@ -1,6 +1,7 @@
 // The istio_tcp_* families. A connection finds its series once; bytes are read from its counters at
 // scrape time, so nothing is counted per chunk. Owns the series and the list of live connections.
 
+import { ChurnSet, type Membership } from "@ambit/common/collections/churn-set.ts";
 import type { ByteCounters } from "@ambit/common/hbone/stream.ts";
 import type { ResponseFlag } from "../proxy/proxy-error.ts";
 
@@ -41,24 +42,51 @@ export interface TrafficConnection {
   close(flag: ResponseFlag): void;
 }
 
-interface Live {
+class Live implements TrafficConnection {
   readonly series: Series;
-  readonly counters: ByteCounters;
+  /** Among the live ones; undefined once closed. */
+  membership: Membership | undefined;
+  readonly #counters: ByteCounters;
   /** True when `counters.sent` runs from client to server (the outbound side). */
-  readonly clientIsLocal: boolean;
+  readonly #clientIsLocal: boolean;
+
+  constructor(series: Series, counters: ByteCounters, clientIsLocal: boolean) {
+    this.series = series;
+    this.#counters = counters;
+    this.#clientIsLocal = clientIsLocal;
+  }
+
+  get received(): number {
+    return this.#clientIsLocal ? this.#counters.sent : this.#counters.received;
+  }
+
+  get sent(): number {
+    return this.#clientIsLocal ? this.#counters.received : this.#counters.sent;
+  }
+
+  close(flag: ResponseFlag): void {
+    if (this.membership === undefined) return;
+    this.membership.leave();
+    this.membership = undefined;
+    const { series } = this;
+    series.bytesReceived += this.received;
+    series.bytesSent += this.sent;
+    series.closedByFlag.set(flag, (series.closedByFlag.get(flag) ?? 0) + 1);
+    if (flag !== "-") series.failedByFlag.set(flag, (series.failedByFlag.get(flag) ?? 0) + 1);
+  }
 }
 
 export class TrafficMetrics {
   readonly #series = new Map<string, Series>();
-  readonly #live = new Set<Live>();
+  readonly #live = new ChurnSet<Live>();
 
   /** Counts a connection as opened. */
   open(labels: TrafficLabels, counters: ByteCounters, clientIsLocal: boolean): TrafficConnection {
     const series = this.#find(labels);
     series.opened++;
-    const live: Live = { series, counters, clientIsLocal };
-    this.#live.add(live);
-    return { close: (flag) => this.#close(live, flag) };
+    const live = new Live(series, counters, clientIsLocal);
+    live.membership = this.#live.add(live);
+    return live;
   }
 
   /** Counts a connection that failed before it could be opened. */
@@ -69,15 +97,6 @@ export class TrafficMetrics {
 
   get liveConnections(): number {
     return this.#live.size;
-  }
-
-  #close(live: Live, flag: ResponseFlag): void {
-    if (!this.#live.delete(live)) return;
-    const { series } = live;
-    series.bytesReceived += receivedOf(live);
-    series.bytesSent += sentOf(live);
-    series.closedByFlag.set(flag, (series.closedByFlag.get(flag) ?? 0) + 1);
-    if (flag !== "-") series.failedByFlag.set(flag, (series.failedByFlag.get(flag) ?? 0) + 1);
   }
 
   #find(labels: TrafficLabels): Series {
@@ -130,19 +149,11 @@ export class TrafficMetrics {
     const totals = new Map<Series, { received: number; sent: number }>();
     for (const live of this.#live) {
       const total = totals.getOrInsertComputed(live.series, () => ({ received: 0, sent: 0 }));
-      total.received += receivedOf(live);
-      total.sent += sentOf(live);
+      total.received += live.received;
+      total.sent += live.sent;
     }
     return totals;
   }
-}
-
-function receivedOf({ counters, clientIsLocal }: Live): number {
-  return clientIsLocal ? counters.sent : counters.received;
-}
-
-function sentOf({ counters, clientIsLocal }: Live): number {
-  return clientIsLocal ? counters.received : counters.sent;
 }
 
 function newSeries(labels: TrafficLabels): Series {
