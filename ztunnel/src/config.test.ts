@@ -60,6 +60,7 @@ const VALUES: readonly [string, string, keyof Config, unknown][] = [
   ["ISTIO_META_DNS_PROXY_ADDR", "localhost:5353", "dnsProxyAddress", { port: 5353 }],
   ["PREFERED_SERVICE_NAMESPACE", "shared", "preferredServiceNamespace", "shared"],
   ["ENABLE_RESPONSE_BAGGAGE", "false", "responseBaggage", false],
+  ["UNSTABLE_ENABLE_SOCKS5", "true", "socks", true],
   ["LOCALHOST_APP_TUNNEL", "false", "localhostAppTunnel", false],
   ["POOL_MAX_STREAMS_PER_CONNECTION", "1", "poolStreamsPerConnectionMax", 1],
   ["POOL_UNUSED_RELEASE_TIMEOUT", "250ms", "poolUnusedReleaseMs", 250],

@@ -61,6 +61,8 @@ export interface Config {
   readonly ipv6: boolean;
   readonly portReuse: boolean;
   readonly dnsProxy: boolean;
+  /** Applications may also say by SOCKS5 where they want to go. */
+  readonly socks: boolean;
   /** Where a pod's DNS proxy listens; on all of its loopback addresses without an `ip`. */
   readonly dnsProxyAddress: { readonly ip?: Ip; readonly port: number };
   /** Whose service a name means when several namespaces have it, after the client's and a canonical one. */
@@ -94,6 +96,7 @@ export interface Config {
 export const OUTBOUND_PORT = 15001;
 export const INBOUND_PLAINTEXT_PORT = 15006;
 export const DNS_PORT = 15053;
+export const SOCKS_PORT = 15080;
 
 const DEFAULT_PACKET_MARK = 1337;
 const DEFAULT_TOKEN_FILE = "./var/run/secrets/tokens/istio-token";
@@ -101,16 +104,12 @@ const DEFAULT_ROOT_FILE = "./var/run/secrets/istio/root-cert.pem";
 const WINDOW = { min: 65_535, max: 2 ** 31 - 1 };
 const PORT = { min: 0, max: 65_535 };
 
-/** Settings of Istio's ztunnel that would change what is enforced: refused rather than ignored. */
-const UNSUPPORTED = ["UNSTABLE_ENABLE_SOCKS5"] as const;
-
 /** Parses all variables and the mesh configuration. Throws UserError with every problem found. */
 export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE): Config {
   const problems: [string, string][] = [];
   const env = withMeshDefaults(processEnv, meshFile, (...found) => problems.push(found));
   const read = new EnvironmentReader(env);
   for (const [source, message] of problems) read.reject(source, message);
-  refuseUnsupported(read);
   const config: Config = {
     ...readPlace(read),
     ...readMeshSource(read, env),
@@ -204,6 +203,7 @@ function readPods(read: EnvironmentReader) {
     originalSource: read.text("ENABLE_ORIG_SRC") === undefined ? "auto" : spoof,
     bpfFs: read.text("BPF_FS", DEFAULT_BPF_FS),
     ipv6: read.flag("IPV6_ENABLED", true),
+    socks: read.flag("UNSTABLE_ENABLE_SOCKS5", false),
     dnsProxy: read.text("ISTIO_META_DNS_CAPTURE", "true").toLowerCase() === "true",
     dnsProxyAddress: read.parsed("ISTIO_META_DNS_PROXY_ADDR", { port: DNS_PORT }, parseDnsAddress),
     // Istio spells it so.
@@ -318,12 +318,6 @@ function threadsFrom(text: string, cpus: number): number {
   const amount = Number(match[1]);
   if (match[2] === "%") return Math.max(1, Math.round((cpus * Math.min(amount, 100)) / 100));
   return amount === 0 ? cpus : Math.min(amount, WORKER_THREADS_MAX);
-}
-
-function refuseUnsupported(read: EnvironmentReader): void {
-  for (const name of UNSUPPORTED) {
-    if (read.flag(name, false)) read.reject(name, "is not supported: unset it");
-  }
 }
 
 /** ISTIO_META_<name> as text, ISTIO_METAJSON_<name> as JSON. */

@@ -1,7 +1,8 @@
 // Whole ztunnel processes in dedicated mode: traffic, telemetry, policy, draining, failing to start.
 
+import type { Ip } from "@ambit/common/net/ip.ts";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { ended, Lab, roundTrip, SERVER_IP, APP_PORT, type Ztunnel } from "./lab.ts";
+import { CLIENT_IP, ended, Lab, roundTrip, SERVER_IP, APP_PORT, type Ztunnel } from "./lab.ts";
 
 const CLIENT_ID = "spiffe://cluster.local/ns/default/sa/client";
 const SERVER_ID = "spiffe://cluster.local/ns/default/sa/server";
@@ -100,6 +101,52 @@ describe("two dedicated ztunnels", () => {
     expect(await client.json("/connections")).toHaveLength(20);
     expect(await server.metric("istio_tcp_connections_opened_total")).toBe(20);
     for (const socket of sockets) socket.destroy();
+  });
+});
+
+describe("one dedicated ztunnel", () => {
+  it("reaches a server outside the mesh in plain text", async () => {
+    const server = `- { uid: c//Pod/default/server, name: server, namespace: default, workloadIps: [${SERVER_IP}], protocol: TCP, node: node-server }`;
+    const client = `- { uid: c//Pod/default/client, name: client, namespace: default, serviceAccount: client, workloadIps: [${CLIENT_IP}], protocol: HBONE, node: node-client }`;
+    const ztunnel = lab.dedicated("client", { LOCAL_XDS: `workloads:\n${client}\n${server}\n` });
+    await ztunnel.line({ message: "pod added" });
+    lab.stopRedirecting("server");
+    lab.echo();
+    const socket = await lab.connect();
+    expect(await roundTrip(socket, "hello")).toBe("hello");
+    socket.end();
+    const line = await ztunnel.line(COMPLETE);
+    expect(line).toMatchObject({ path: "tcp", "dst.workload": "server" });
+    expect(line).not.toHaveProperty("dst.identity");
+  });
+
+  it("serves a client outside the mesh in plain text", async () => {
+    const path = lab.writeMesh(NODES);
+    const ztunnel = lab.dedicated("server", { LOCAL_XDS_PATH: path });
+    await ztunnel.line({ message: "pod added" });
+    lab.stopRedirecting("client");
+    lab.echo();
+    const socket = await lab.connect();
+    expect(await roundTrip(socket, "hello")).toBe("hello");
+    socket.end();
+    const line = await ztunnel.line(COMPLETE);
+    expect(line).toMatchObject({ direction: "inbound", path: "tcp", bytes_sent: 5, bytes_recv: 5 });
+    expect(line).not.toHaveProperty("src.identity");
+  });
+
+  it("takes an application's word by SOCKS5 for where to go", async () => {
+    const { client } = await startBoth({ client: { UNSTABLE_ENABLE_SOCKS5: "true" } });
+    const socket = await lab.connect("client", { ip: "127.0.0.1" as Ip, port: 15_080 });
+    expect(await roundTrip(socket, Buffer.of(5, 1, 0), 2)).toBe("\u0005\u0000");
+    const address = SERVER_IP.split(".").map(Number);
+    const request = Buffer.of(5, 1, 0, 1, ...address, APP_PORT >> 8, APP_PORT & 0xff);
+    expect(await roundTrip(socket, request, 10)).toContain("\u0005\u0000");
+    expect(await roundTrip(socket, "hello")).toBe("hello");
+    socket.end();
+    expect(await client.line(COMPLETE)).toMatchObject({
+      "src.addr": expect.stringMatching(/^127\.0\.0\.1:/) as string,
+      "dst.identity": SERVER_ID,
+    });
   });
 });
 

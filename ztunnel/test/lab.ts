@@ -240,14 +240,18 @@ export class Ztunnel {
   }
 }
 
-/** Writes, and reads until as much has come back. */
-export async function roundTrip(socket: net.Socket, text: string): Promise<string> {
+/** Writes, and reads until as much has come back, or so many bytes as given. */
+export async function roundTrip(
+  socket: net.Socket,
+  message: string | Buffer,
+  count = message.length,
+): Promise<string> {
   if (socket.destroyed || socket.readableEnded) throw new Error("closed before anything was sent");
   let received = "";
   const answered = new Promise<string>((done, failed) => {
     const onData = (chunk: Buffer) => {
       received += chunk.toString();
-      if (received.length < text.length) return;
+      if (received.length < count) return;
       socket.off("data", onData);
       socket.off("close", onClose);
       socket.off("end", onClose);
@@ -258,7 +262,7 @@ export async function roundTrip(socket: net.Socket, text: string): Promise<strin
     socket.once("close", onClose);
     socket.once("end", onClose);
   });
-  socket.write(text);
+  socket.write(message);
   return answered;
 }
 

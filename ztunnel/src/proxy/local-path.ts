@@ -23,6 +23,7 @@ export interface LocalRelay {
   readonly source: Workload;
   readonly route: HboneRoute;
   readonly connection: Connection;
+  readonly opened?: () => void;
   /** The source side's; its counters serve both reporters. */
   readonly telemetry: ConnectionTelemetry;
   /** Called when the application has taken the connection. */
@@ -59,6 +60,7 @@ export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
       relay.onServed();
       relay.connection.onAbort(() => inbound.abort(relay.connection.error!));
       inbound.onAbort(() => relay.connection.abort(inbound.error!));
+      relay.opened?.();
       end = await relaySockets(client, app, telemetry.counters);
       return end;
     },

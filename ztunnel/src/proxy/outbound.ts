@@ -41,6 +41,27 @@ export async function handleOutbound(
   const accepted = describeRedirected(client);
   if (accepted === undefined) return client.destroy();
   if (isCaptureProbe(accepted.destination)) return answerCaptureProbe(client, pod);
+  try {
+    await carryOutbound({ context, pod, client, accepted });
+  } finally {
+    client.destroy();
+    hold.release();
+  }
+}
+
+/** A connection that wants to go out, whoever told us where. */
+export interface Departure {
+  readonly context: ProxyContext;
+  readonly pod: Pod;
+  readonly client: ByteSocket;
+  readonly accepted: Accepted;
+  /** Called when the way to the destination is open, before any byte is relayed. */
+  readonly opened?: () => void;
+}
+
+/** Carries it to its end. Never rejects, and leaves `client` to the caller. */
+export async function carryOutbound(departure: Departure): Promise<void> {
+  const { context, pod, accepted } = departure;
   const traceparent = newTraceparent();
   try {
     refuseSelfCall(pod, accepted, "outbound");
@@ -51,7 +72,7 @@ export async function handleOutbound(
     const { demand } = context;
     const resolved = demand === undefined ? decide() : await decideOnDemand(demand, decide);
     const route = resolved.kind === "named" ? await locate(context, source, resolved) : resolved;
-    await carry({ context, pod, client, accepted, source, route, traceparent });
+    await carry({ ...departure, source, route, traceparent });
   } catch (error) {
     logEarlyFailure(context.telemetry, {
       ...accepted,
@@ -59,17 +80,10 @@ export async function handleOutbound(
       direction: "outbound",
       error: asProxyError(error),
     });
-  } finally {
-    client.destroy();
-    hold.release();
   }
 }
 
-interface Journey {
-  readonly context: ProxyContext;
-  readonly pod: Pod;
-  readonly client: ByteSocket;
-  readonly accepted: Accepted;
+interface Journey extends Departure {
   readonly source: Workload;
   readonly route: SettledRoute;
   readonly traceparent: string;
@@ -171,7 +185,7 @@ async function relayOut(
   counters: ByteCounters,
   across: DoubleTunnel | undefined,
 ): Promise<RelayEnd> {
-  const { context, pod, client, accepted, source, route } = journey;
+  const { context, pod, client, accepted, source, route, opened } = journey;
   switch (route.kind) {
     case "hbone": {
       const order = { source, client: accepted.source, route, traceparent: journey.traceparent };
@@ -180,6 +194,7 @@ async function relayOut(
       );
       connection.tunnel = stream.tunnel;
       connection.onAbort(() => stream.reset(ErrorCode.CANCEL));
+      opened?.();
       return stream.relay(client, counters);
     }
     case "tcp":
@@ -188,12 +203,14 @@ async function relayOut(
       const dialed = dial(context, pod, { destination, timeoutCode: "CONNECT_TIMEOUT" });
       const upstream = await connection.unlessAborted(dialed, (late) => late.destroy());
       connection.onAbort(() => upstream.reset());
+      opened?.();
       return relaySockets(client, upstream, counters);
     }
     case "double-hbone":
       assert(across !== undefined, "both tunnels are open");
       connection.tunnel = across.stream.tunnel;
       connection.onAbort(() => across.close());
+      opened?.();
       return across.stream.relay(client, counters);
     case "refused":
       throw new ProxyError(route.code, route.reason);

@@ -1,15 +1,18 @@
 // Everything that runs for one enrolled pod: its listeners, its DNS proxy and its pool. Bound at once or
 // not at all; drained or cut as one.
 
+import type net from "node:net";
 import { Drain, type DrainMode } from "@ambit/common/process/drain.ts";
 import type { Timer } from "@ambit/common/process/clock.ts";
 import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
+import { SOCKS_PORT } from "../config.ts";
 import { DnsProxy } from "../dns/server.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { socketOptions } from "./dial.ts";
 import { HANDOVER_MS, PodListeners, type PodSteering } from "./pod-listeners.ts";
+import { listenForSocks } from "./socks5.ts";
 import { createPool } from "./tunnel.ts";
 
 export interface PodOptions {
@@ -29,6 +32,7 @@ export class PodProxy {
   readonly #ownPorts = new Set<number>();
   readonly #retiring = new Map<PodListeners, Timer>();
   #listeners: PodListeners | undefined;
+  #socks: net.Server | undefined;
   #dns: DnsProxy | undefined;
 
   /** Opens every listener; throws SystemError, with nothing left open, when one cannot be bound. */
@@ -40,6 +44,7 @@ export class PodProxy {
     this.pod = { uid, info, netnsFd, drain, dialer, pool, ownPorts: this.#ownPorts };
     try {
       if (context.config.dnsProxy) this.#dns = new DnsProxy(context, this.pod);
+      if (context.config.socks) this.#socks = listenForSocks(context, this.pod);
       this.#listen(steering);
     } catch (error) {
       this.#close();
@@ -96,6 +101,7 @@ export class PodProxy {
 
   #notePorts(): void {
     this.#ownPorts.clear();
+    if (this.#socks !== undefined) this.#ownPorts.add(SOCKS_PORT);
     for (const listeners of this.#open()) {
       for (const port of listeners.ports) this.#ownPorts.add(port);
     }
@@ -111,6 +117,8 @@ export class PodProxy {
     for (const timer of this.#retiring.values()) timer.cancel();
     this.#retiring.clear();
     this.#listeners = undefined;
+    this.#socks?.close();
+    this.#socks = undefined;
     this.#dns?.close();
     this.#dns = undefined;
   }

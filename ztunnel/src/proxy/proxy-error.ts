@@ -25,6 +25,7 @@ const MEANING = {
   NOT_CONNECT: { flag: "-", httpStatus: 400 },
   BAD_AUTHORITY: { flag: "-", httpStatus: 400 },
   IP_MISMATCH: { flag: "-", httpStatus: 400 },
+  SOCKS_FAILED: { flag: "-", httpStatus: 400 },
   UNKNOWN_SOURCE: { flag: "-", httpStatus: 503 },
   UNKNOWN_DESTINATION: { flag: "-", httpStatus: 503 },
   NO_PORT: { flag: "-", httpStatus: 503 },
