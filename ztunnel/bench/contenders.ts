@@ -10,6 +10,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { WorkloadRequestSchema } from "@ambit/api/gen/istio/zds_pb.ts";
 import { openNetns } from "@ambit/common/sys/netns.ts";
 import { listenSeqpacket, SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
+import { BenchSteering, SLOTS } from "./steering.ts";
 import { BULK_PORT, CLIENT_IP, HTTP_PORT, SERVER_IP, type Topology } from "./topology.ts";
 
 export interface Contender {
@@ -93,6 +94,47 @@ export function sameNode(mode: "local" | "hbone", { name, main } = OURS): Conten
   };
 }
 
+/** The same where eBPF brings the connections: the first of them, when the mode is direct. */
+export function steered(mode: "local" | "direct", { name, main } = OURS): Contender {
+  return {
+    name: `${name}, same node, ${mode}${mode === "local" ? " by eBPF" : ""}`,
+    start: async (topology, others = 0) => {
+      const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
+      const config = join(folder, "mesh.yaml");
+      const socket = join(folder, "zds.sock");
+      writeFileSync(config, meshFile("node", "node", others));
+      const steering = new BenchSteering(topology, "node");
+      const agent = serveZds(topology, socket, SLOTS);
+      const ztunnel = steering.startProxy(() =>
+        topology.spawn("node", [NODE, main], {
+          ...common(folder, config),
+          NODE_NAME: "node",
+          INPOD_UDS: socket,
+          SAME_NODE: mode,
+          BPF_FS: steering.bpffs,
+        }),
+      );
+      const servers = topology.processesOf("server");
+      const stop = async () => {
+        ztunnel.kill("SIGKILL");
+        await once(ztunnel, "exit");
+        agent.close();
+        steering.remove(servers);
+        rmSync(folder, { recursive: true, force: true });
+      };
+      try {
+        await agent.enrolled;
+        steering.capture(servers);
+        await reachable(topology);
+      } catch (error) {
+        await stop();
+        throw error;
+      }
+      return { processes: [ztunnel], stop };
+    },
+  };
+}
+
 export function ambitCrossNode({ name, main } = OURS): Contender {
   return crossNode(`${name}, cross-node`, [NODE, main]);
 }
@@ -134,10 +176,18 @@ function meshFile(clientNode: string, serverNode: string, others: number): strin
   return JSON.stringify({ workloads });
 }
 
-function serveZds(topology: Topology, path: string): { enrolled: Promise<void>; close(): void } {
+/** `slots`: the pods' connections are steered. */
+function serveZds(
+  topology: Topology,
+  path: string,
+  slots?: typeof SLOTS,
+): { enrolled: Promise<void>; close(): void } {
   const enrolled = Promise.withResolvers<void>();
   const listener = listenSeqpacket(path, (fd) => {
-    const requests = [...(["client", "server"] as const).map(addRequest), snapshotRequest()];
+    const requests = [
+      ...(["client", "server"] as const).map((side) => addRequest(side, slots?.[side])),
+      snapshotRequest(),
+    ];
     const next = () => {
       const request = requests.shift();
       if (request === undefined) return enrolled.resolve();
@@ -150,10 +200,16 @@ function serveZds(topology: Topology, path: string): { enrolled: Promise<void>; 
   return { enrolled: enrolled.promise, close: () => listener.close() };
 }
 
-function addRequest(side: "client" | "server"): { bytes: Uint8Array; side?: "client" | "server" } {
+function addRequest(
+  side: "client" | "server",
+  steeringSlot: number | undefined,
+): { bytes: Uint8Array; side?: "client" | "server" } {
   const workloadInfo = { name: side, namespace: "default", serviceAccount: side };
   const request = create(WorkloadRequestSchema, {
-    payload: { case: "add", value: { uid: side, workloadInfo } },
+    payload: {
+      case: "add",
+      value: { uid: side, workloadInfo, ...(steeringSlot !== undefined && { steeringSlot }) },
+    },
   });
   return { bytes: toBinary(WorkloadRequestSchema, request), side };
 }
@@ -185,7 +241,7 @@ export async function startServers(topology: Topology): Promise<() => Promise<vo
 }
 
 function nginxConfig(folder: string): string {
-  return `daemon off; worker_processes 1; pid ${folder}/nginx.pid;
+  return `daemon off; master_process off; worker_processes 1; pid ${folder}/nginx.pid;
 events { worker_connections 4096; }
 http {
   access_log off; keepalive_requests 100000000; keepalive_timeout 3600;

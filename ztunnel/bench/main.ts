@@ -16,6 +16,7 @@ import {
   noMesh,
   sameNode,
   startServers,
+  steered,
 } from "./contenders.ts";
 import { cpuMicroseconds } from "./cpu.ts";
 import { type Row, ROWS } from "./load.ts";
@@ -79,7 +80,13 @@ await runMain(async () => {
 });
 
 function ours(tree?: ReturnType<typeof checkout>): Contender[] {
-  return [ambitCrossNode(tree), sameNode("hbone", tree), sameNode("local", tree)];
+  return [
+    ambitCrossNode(tree),
+    sameNode("hbone", tree),
+    sameNode("local", tree),
+    steered("local", tree),
+    steered("direct", tree),
+  ];
 }
 
 function rowsOf(keys: string | undefined): readonly Row[] {
@@ -127,9 +134,10 @@ async function measure(
 ): Promise<Samples> {
   const topology = new Topology();
   const samples: Samples = new Map();
+  let stopServers = () => Promise.resolve();
   topology.up();
   try {
-    const stopServers = await startServers(topology);
+    stopServers = await startServers(topology);
     for (let round = 1; round <= rounds; round++) {
       for (const contender of contenders) {
         if (!quiet) console.log(`round ${round}/${rounds}: ${contender.name}`);
@@ -143,8 +151,8 @@ async function measure(
         await running.stop();
       }
     }
-    await stopServers();
   } finally {
+    await stopServers();
     topology.down();
   }
   return samples;

@@ -70,6 +70,12 @@ export class Topology {
     });
   }
 
+  /** Every process that lives in a place. */
+  processesOf(place: Place): number[] {
+    const pids = execFileSync("ip", ["netns", "pids", this.netns(place)], { encoding: "utf8" });
+    return pids.split("\n").filter(Boolean).map(Number);
+  }
+
   run(place: Place, command: readonly string[]): string {
     return execFileSync("ip", ["netns", "exec", this.netns(place), ...command], {
       encoding: "utf8",
