@@ -78,8 +78,12 @@ describe("two dedicated ztunnels", () => {
     const { client, server } = await startBoth();
     const socket = await lab.connect();
     await roundTrip(socket, "hello");
+    const open = "istio_tcp_sockets_open";
+    expect(await client.metric(open, 'reporter="source"')).toBe(1);
+    expect(await server.metric(open, 'reporter="destination"')).toBe(1);
     socket.end();
     await Promise.all([client.line(COMPLETE), server.line(COMPLETE)]);
+    expect(await client.metric(open, 'reporter="source"')).toBe(0);
     for (const [ztunnel, reporter] of [
       [client, 'reporter="source"'],
       [server, 'reporter="destination"'],

@@ -16,6 +16,7 @@ import type { TelemetrySinks } from "../telemetry/connection-telemetry.ts";
 import type { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import type { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import type { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
+import type { OpenSockets } from "../telemetry/open-sockets.ts";
 import type { CertificateView } from "../worker/certificates.ts";
 import type { DemandView } from "../worker/demand-view.ts";
 import type { ConnectionTable } from "./connection.ts";
@@ -39,6 +40,7 @@ export interface ProxyContext {
   readonly dns: DnsTelemetry;
   readonly policyTelemetry: PolicyTelemetry;
   readonly onDemandDns: OnDemandDnsMetrics;
+  readonly sockets: OpenSockets;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random: Random;

@@ -23,6 +23,7 @@ export async function handleInboundPassthrough(
   const accepted = describeRedirected(client);
   if (accepted === undefined) return client.destroy();
   const id = traceIdOf(newTraceparent());
+  context.sockets.destination++;
   try {
     refuseSelfCall(pod, accepted, "inbound");
     await servePlaintext({ id, context, pod, client, accepted });
@@ -32,6 +33,7 @@ export async function handleInboundPassthrough(
       logEarlyFailure(context.telemetry, { ...accepted, id, direction: "inbound", error: failure });
     }
   } finally {
+    context.sockets.destination--;
     client.destroy();
     hold.release();
   }

@@ -49,6 +49,7 @@ export async function handleInbound(
   if (accepted === undefined) return void raw.destroy();
   const cut = () => raw.destroy();
   pod.drain.forced.addEventListener("abort", cut);
+  context.sockets.destination++;
   try {
     const workload = await identify(context, pod);
     const certificate = await context.certificates.get(spiffeId(workloadIdentity(workload)));
@@ -65,6 +66,7 @@ export async function handleInbound(
       error: asProxyError(error),
     });
   } finally {
+    context.sockets.destination--;
     pod.drain.forced.removeEventListener("abort", cut);
     hold.release();
   }

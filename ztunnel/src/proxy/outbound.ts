@@ -41,9 +41,11 @@ export async function handleOutbound(
   const accepted = describeRedirected(client);
   if (accepted === undefined) return client.destroy();
   if (isCaptureProbe(accepted.destination)) return answerCaptureProbe(client, pod);
+  context.sockets.source++;
   try {
     await carryOutbound({ context, pod, client, accepted });
   } finally {
+    context.sockets.source--;
     client.destroy();
     hold.release();
   }

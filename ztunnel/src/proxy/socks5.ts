@@ -51,6 +51,7 @@ export async function handleSocks(
   using _ = pod.drain.hold();
   const [source, local] = [client.remote, client.local];
   if (source === undefined || local === undefined) return client.destroy();
+  context.sockets.source++;
   try {
     const target = await negotiate(context, pod, client);
     const destination = await find(context, pod, client, target);
@@ -66,6 +67,7 @@ export async function handleSocks(
     const failure = { id, source, destination: local, direction: "outbound" } as const;
     logEarlyFailure(context.telemetry, { ...failure, error: asProxyError(error) });
   } finally {
+    context.sockets.source--;
     client.endAndClose();
   }
 }

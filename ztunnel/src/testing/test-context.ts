@@ -21,6 +21,7 @@ import { FailureLog } from "../telemetry/failure-log.ts";
 import { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
+import { OpenSockets } from "../telemetry/open-sockets.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "../worker/certificates.ts";
 
@@ -65,6 +66,7 @@ export function testContext(parts: TestContextParts = {}): TestContext {
       clock,
     },
     onDemandDns: new OnDemandDnsMetrics(),
+    sockets: new OpenSockets(),
     dns: new DnsTelemetry(log.scope("dns")),
     policyTelemetry: new PolicyTelemetry(log.scope("policy"), config.policyInfoLogging),
     log: log.scope("proxy"),

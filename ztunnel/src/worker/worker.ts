@@ -29,6 +29,7 @@ import { FailureLog } from "../telemetry/failure-log.ts";
 import { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
+import { OpenSockets } from "../telemetry/open-sockets.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
 import { DemandView } from "./demand-view.ts";
@@ -49,6 +50,7 @@ const state = new MeshState();
 const metrics = new TrafficMetrics();
 const failures = new FailureLog();
 const onDemandDns = new OnDemandDnsMetrics();
+const sockets = new OpenSockets();
 const proxies = new Map<string, PodProxy>();
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
@@ -73,6 +75,7 @@ const context: ProxyContext = {
   revocation: config.crlPath === undefined ? undefined : new RevocationGuard(),
   telemetry: { metrics, failures, access: log.scope("access"), clock: systemClock },
   onDemandDns,
+  sockets,
   dns: new DnsTelemetry(log.scope("dns")),
   policyTelemetry: new PolicyTelemetry(log.scope("policy"), config.policyInfoLogging),
   log: log.scope("proxy"),
@@ -169,6 +172,7 @@ const handlers: Handlers = {
       ...metrics.collect(),
       ...failures.collect(),
       ...onDemandDns.collect(),
+      ...sockets.collect(),
       ...context.dns.collect(),
       ...context.policyTelemetry.collect(),
       ...(context.revocation?.collect() ?? []),
