@@ -29,6 +29,7 @@ export class BenchMesh {
     network: "",
     rootNamespace: "istio-system",
     dryRunPolicies: false,
+    autoAllowWaypoints: false,
   });
   readonly #store = new ResourceStore(ZTUNNEL_TYPES);
 

@@ -23,6 +23,8 @@ export interface Config {
   readonly network: string;
   /** Dry-run policies are sent to ztunnels: none of them may be so old that it enforces them. */
   readonly dryRunPolicies: boolean;
+  /** Workloads behind a waypoint let nobody but it in. */
+  readonly autoAllowWaypoints: boolean;
 
   /** Where hosts of ServiceEntries get an address from, one of each; none: they get none. */
   readonly vipBlocks: readonly Cidr[];
@@ -88,6 +90,7 @@ export function parseConfig(env: Environment): Config {
     rootNamespace: read.text("ROOT_NAMESPACE", "istio-system"),
     network: read.text("NETWORK", ""),
     dryRunPolicies: read.flag("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", false),
+    autoAllowWaypoints: read.flag("PILOT_AUTO_ALLOW_WAYPOINT_POLICY", false),
     vipBlocks: vipBlocks(read),
     bindAddress: read.text("BIND_ADDRESS", "::"),
     plaintextPort: read.integer("XDS_PORT", 15_010, PORT),

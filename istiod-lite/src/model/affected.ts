@@ -8,6 +8,7 @@ import type {
   GatewayClass,
   Namespace,
   PeerAuthentication,
+  Pod,
   Resource,
   Service,
   ServiceEntry,
@@ -19,7 +20,8 @@ import { SAME_NODE } from "../translate/same-node.ts";
 import { selectsWorkloads } from "../translate/peer-authentication.ts";
 import { serviceSelector } from "../translate/service.ts";
 import { serviceEntrySelector } from "../translate/service-entry.ts";
-import { USE_WAYPOINT } from "../translate/waypoint.ts";
+import type { MeshSettings } from "../translate/settings.ts";
+import { instanceKey, USE_WAYPOINT } from "../translate/waypoint.ts";
 import { type MeshObjects, podsOfSlice } from "./mesh-objects.ts";
 
 /** The static policy stands under an empty key: it belongs to no object. */
@@ -29,7 +31,7 @@ export const STATIC_KEY = "";
 export function* affectedBy(
   version: Resource,
   objects: MeshObjects,
-  rootNamespace: string,
+  { rootNamespace, autoAllowWaypoints }: MeshSettings,
 ): Generator<string> {
   yield keyText(keyOf(version));
   switch (version.kind) {
@@ -61,6 +63,8 @@ export function* affectedBy(
       yield* byGatewayClass(version, objects);
       break;
     case "Pod":
+      if (autoAllowWaypoints) yield* byInstance(version);
+      break;
     case "WorkloadEntry":
     case "ServiceAccount":
     case "Deployment":
@@ -144,6 +148,12 @@ function* byGateway(gateway: Gateway, objects: MeshObjects): Generator<string> {
   if (networkGatewaysOf(gateway).length === 0) return;
   for (const entry of objects.workloadEntries.all) yield keyText(keyOf(entry));
   yield* entriesWithEndpoints(objects);
+}
+
+/** The accounts of its pods are in a waypoint's policy. */
+function* byInstance({ metadata }: Pod): Generator<string> {
+  const gateway = instanceKey(metadata.labels ?? {}, metadata.namespace ?? "");
+  if (gateway !== undefined) yield gateway;
 }
 
 function* byGatewayClass({ metadata }: GatewayClass, objects: MeshObjects): Generator<string> {

@@ -134,6 +134,8 @@ endpoints: [{ addresses: [10.1.1.1] }, { addresses: [10.0.0.1], targetRef: { kin
     { rootNamespace: "shop" },
     { rootNamespace: "istio-system" },
     { trustDomain: "other.test" },
+    { autoAllowWaypoints: true },
+    { autoAllowWaypoints: false },
     { sameNode: "direct" },
     { serviceEntryVisibility: visibility("{ defaultVisibility: NONE }") },
     {
@@ -147,33 +149,37 @@ endpoints: [{ addresses: [10.1.1.1] }, { addresses: [10.0.0.1], targetRef: { kin
     const step = fc.record({
       choice: fc.nat(choices.length + settings.length - 1),
       remove: fc.boolean(),
+      flush: fc.boolean(),
     });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
         const mesh = new Harness();
         const last = new Map<string, ResourceEvent>();
         let changed: Partial<MeshSettings> = {};
-        for (const { choice, remove } of steps) {
+        for (const { choice, remove, flush } of steps) {
           const configured = settings[choice - choices.length];
           if (configured !== undefined) {
             changed = { ...changed, ...configured };
-            mesh.configure(configured);
+            mesh.model.configure(configured);
+            if (flush) mesh.events([]);
             continue;
           }
           const resources = parse(choices[choice]!);
           const events = resources.map((resource): ResourceEvent =>
             remove ? { type: "delete", key: keyOf(resource) } : { type: "upsert", resource },
           );
-          mesh.events(events);
+          if (flush) mesh.events(events);
+          else for (const event of events) mesh.model.apply(event);
           resources.forEach((resource, i) => last.set(keyText(keyOf(resource)), events[i]!));
         }
+        mesh.events([]);
         const scratch = new Harness().configure(changed).events([...last.values()]);
         expect(mesh.snapshot()).toEqual(scratch.snapshot());
         for (const [key, status] of scratch.statuses) {
           expect(mesh.statuses.get(key), key).toEqual(status);
         }
       }),
-      { numRuns: 400 },
+      { numRuns: 500 },
     );
   });
 });

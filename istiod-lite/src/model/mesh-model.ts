@@ -47,7 +47,7 @@ export class MeshModel {
     const before = this.#objects.set(key, after);
     for (const version of [before, after]) {
       if (version === undefined) continue;
-      this.#markAll(affectedBy(version, this.#objects, this.#settings.rootNamespace));
+      this.#markAll(affectedBy(version, this.#objects, this.#settings));
     }
     this.#contest(this.#objects.claimHosts(keyText(key), after));
     if (key.kind !== "Namespace") return;
@@ -74,16 +74,25 @@ export class MeshModel {
       this.#markAll([key]);
       const entry = this.#objects.serviceEntries.get(key);
       if (entry === undefined) continue;
-      this.#markAll(affectedBy(entry, this.#objects, this.#settings.rootNamespace));
+      this.#markAll(affectedBy(entry, this.#objects, this.#settings));
     }
   }
 
   /** What is said of policies depends on their targets. */
   #markAll(keys: Iterable<string>): void {
     for (const key of keys) {
+      const isNew = !this.#dirty.has(key);
       this.#dirty.add(key);
       for (const policy of this.#objects.policiesFor(key)) this.#dirty.add(policy);
+      if (isNew && this.#settings.autoAllowWaypoints) this.#markBehind(key);
     }
+  }
+
+  /** Workloads name the policies of the waypoints before them, so they follow those and their services. */
+  #markBehind(key: string): void {
+    const { services, serviceEntries, gateways } = this.#objects;
+    const front = services.get(key) ?? serviceEntries.get(key) ?? gateways.get(key);
+    if (front !== undefined) this.#markAll(affectedBy(front, this.#objects, this.#settings));
   }
 
   /** Translates what is marked; one change per type that has any. */

@@ -62,6 +62,7 @@ import type { MeshObjects } from "./mesh-objects.ts";
 import { addressOutput, authorizationOutput, type Output } from "./output.ts";
 import { targetsOf } from "./policy-targets.ts";
 import { policiesSelecting } from "./selected-policies.ts";
+import { waypointPolicy, waypointPolicyKeys } from "./waypoint-policies.ts";
 import { type Attachment, type ServiceAttachment, Waypoints } from "./waypoints.ts";
 
 export class Translator {
@@ -110,13 +111,17 @@ export class Translator {
     const name = pod.spec.nodeName ?? "";
     const labels = labelsOf(pod);
     const { namespace = "" } = pod.metadata;
+    const found = this.#gatewaysOf(namespace, labels, settings);
     const view: WorkloadView = {
       settings,
-      gateways: this.#gatewaysOf(namespace, labels, settings).gateways,
+      gateways: found.gateways,
       services: this.#servicesOfPod(pod, labels, settings),
       node: objects.nodes.get(keyText({ kind: "Node", namespace: "", name })),
       namespace: objects.namespaceObject(namespace),
-      policies: policiesSelecting(objects, { namespace, labels }, settings),
+      policies: [
+        ...policiesSelecting(objects, { namespace, labels }, settings),
+        ...this.#waypointPolicies(this.#frontsOf(pod, labels), found.attachment, settings),
+      ],
     };
     const address = translatePod(pod, view);
     return address === undefined ? [] : [addressOutput(address)];
@@ -156,9 +161,12 @@ export class Translator {
       for (const host of objects.hostsOf(selecting))
         services.push({ name: `${namespace}/${host}`, ports });
     }
-    const policies = policiesSelecting(objects, { namespace, labels }, settings);
     const { network = settings.network } = entry.spec;
     const found = this.#gatewaysOf(namespace, labelsOf(entry), settings, network);
+    const policies = [
+      ...policiesSelecting(objects, { namespace, labels }, settings),
+      ...this.#waypointPolicies(this.#frontsOf(entry, labels), found.attachment, settings),
+    ];
     this.#onStatus(workloadEntryStatus(entry, found.attachment));
     const address = translateWorkloadEntry(entry, {
       settings,
@@ -172,7 +180,7 @@ export class Translator {
   #service(service: Service, settings: MeshSettings): Output[] {
     if (!isMeshService(service)) return [];
     const namespace = this.#objects.namespaceObject(service.metadata.namespace ?? "");
-    const attachment = this.#waypoints.ofService(service, settings);
+    const attachment = this.#attachmentOf(service, settings);
     const waypoints = serviceWaypoints(service, namespace, attachment);
     this.#onStatus(serviceStatus(service, attachment, waypoints.ingressUseWaypoint));
     const address = translateService(service, namespace, waypoints, settings);
@@ -183,7 +191,7 @@ export class Translator {
     const objects = this.#objects;
     const { namespace = "" } = entry.metadata;
     const visibility = objects.visibilityOf(entry);
-    const attachment = this.#waypoints.ofService(entry, settings, visibility === "NAMESPACE");
+    const attachment = this.#attachmentOf(entry, settings);
     const object = objects.namespaceObject(namespace);
     const waypoints = serviceWaypoints(entry, object, attachment);
     const configured = settings.serviceEntryVisibility !== undefined;
@@ -203,7 +211,10 @@ export class Translator {
     const view = {
       settings,
       hosts,
-      policies: policiesSelecting(objects, { namespace, labels: labelsOf(entry) }, settings),
+      policies: [
+        ...policiesSelecting(objects, { namespace, labels: labelsOf(entry) }, settings),
+        ...this.#waypointPolicies([], attachment, settings),
+      ],
       gateways: (own: Labels | undefined, network: string) =>
         this.#gatewaysOf(namespace, own, settings, network).gateways,
     };
@@ -219,11 +230,41 @@ export class Translator {
     return translateEndpointSlice(slice, service, settings).map(addressOutput);
   }
 
-  /** The gateways into other networks that the object stands for; waypoints are seen by who uses them. */
+  /** The gateways into other networks that the object stands for, and a waypoint's own policy. */
   #gateway(gateway: Gateway, settings: MeshSettings): Output[] {
-    return networkGatewaysOf(gateway).map((each) =>
+    const waypoint = this.#waypoints.byKey(keyText(keyOf(gateway)), settings);
+    const policy = waypoint && waypointPolicy(this.#objects, waypoint, settings);
+    const outputs = networkGatewaysOf(gateway).map((each) =>
       addressOutput(networkGatewayWorkload(each, settings)),
     );
+    return policy === undefined ? outputs : [...outputs, authorizationOutput(policy)];
+  }
+
+  /** Services that the workload is an endpoint of. */
+  *#frontsOf(workload: Pod | WorkloadEntry, labels: Labels): Generator<Service | ServiceEntry> {
+    const objects = this.#objects;
+    const { namespace = "" } = workload.metadata;
+    yield* objects.servicesSelecting(namespace, labels);
+    yield* objects.serviceEntriesSelecting(namespace, labels);
+    if (workload.kind !== "Pod") return;
+    for (const { service } of objects.listedIn(workload)) yield service;
+  }
+
+  /** Of the waypoints before a workload: its services' and its own. */
+  #waypointPolicies(
+    fronts: Iterable<Service | ServiceEntry>,
+    own: Attachment,
+    settings: MeshSettings,
+  ): string[] {
+    if (!settings.autoAllowWaypoints) return [];
+    const waypoints = Array.from(fronts, (front) => this.#attachmentOf(front, settings).waypoint);
+    return waypointPolicyKeys(this.#objects, [...waypoints, own.waypoint], settings);
+  }
+
+  #attachmentOf(service: Service | ServiceEntry, settings: MeshSettings): ServiceAttachment {
+    const confined =
+      service.kind === "ServiceEntry" && this.#objects.visibilityOf(service) === "NAMESPACE";
+    return this.#waypoints.ofService(service, settings, confined);
   }
 
   /** Without labels it is an endpoint that only stands for a host name: it has no waypoint. */

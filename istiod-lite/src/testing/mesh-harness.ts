@@ -28,6 +28,7 @@ const SETTINGS: MeshSettings = {
   network: "",
   rootNamespace: "istio-system",
   dryRunPolicies: false,
+  autoAllowWaypoints: false,
 };
 
 /** The objects of a manifest without mistakes. */

@@ -13,11 +13,12 @@ import type { Namespace, ServiceEntry } from "@ambit/api/resources/kinds.ts";
 import type { Visibility } from "../mesh-config/mesh-config.ts";
 import { parseCidr } from "@ambit/common/net/cidr.ts";
 import { ipFamily, ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
+import { protocolOfEntry } from "./app-protocol.ts";
 import { canonicalName, canonicalRevision, type Labels, labelsOf } from "./labels.ts";
 import { serviceEntryBalancing } from "./load-balancing.ts";
 import { localityOfText } from "./locality.ts";
 import { entryPortsOfServiceEntry, servicesField } from "./served-ports.ts";
-import { appProtocol, type ServiceWaypoints } from "./service.ts";
+import type { ServiceWaypoints } from "./service.ts";
 import { type MeshSettings, trustDomainField } from "./settings.ts";
 import { tunnelOf, type WorkloadGateways } from "./workload.ts";
 
@@ -80,7 +81,7 @@ export function serviceEntryServices(
           ports: (entry.spec.ports ?? []).map(({ number, targetPort = number, protocol }) => ({
             servicePort: number,
             targetPort,
-            appProtocol: appProtocol(protocol),
+            appProtocol: protocolOfEntry(protocol),
           })),
           subjectAltNames: entry.spec.subjectAltNames ?? [],
           canonical,

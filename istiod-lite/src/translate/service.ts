@@ -1,14 +1,10 @@
 // Kubernetes Services to istio.workload.Service (facts of istiod's ambient index).
 
 import { create } from "@bufbuild/protobuf";
-import {
-  type Address,
-  AddressSchema,
-  AppProtocol,
-  IPFamilies,
-} from "@ambit/api/gen/istio/workload_pb.ts";
+import { type Address, AddressSchema, IPFamilies } from "@ambit/api/gen/istio/workload_pb.ts";
 import type { Namespace, Service } from "@ambit/api/resources/kinds.ts";
 import { ipToBytes, parseIp, type Ip } from "@ambit/common/net/ip.ts";
+import { protocolOfService } from "./app-protocol.ts";
 import { serviceBalancing } from "./load-balancing.ts";
 import type { MeshSettings } from "./settings.ts";
 import type { GatewayAddress } from "./waypoint.ts";
@@ -66,7 +62,7 @@ export function translateService(
         ports: tcpPorts(service).map((port) => ({
           servicePort: port.port,
           targetPort: typeof port.targetPort === "string" ? 0 : (port.targetPort ?? port.port),
-          appProtocol: appProtocol(port.appProtocol ?? port.name?.split("-")[0]),
+          appProtocol: protocolOfService(port),
         })),
         ipFamilies: families(service.spec?.ipFamilies ?? []),
         canonical: true,
@@ -86,22 +82,6 @@ export function clusterIps({ spec }: Service): Ip[] {
 export function tcpPorts({ spec }: Service): ServicePort[] {
   return (spec?.ports ?? []).filter(({ protocol }) => protocol === "TCP");
 }
-
-/** A protocol as users write it: a Service's appProtocol, the prefix of a port's name. */
-export function appProtocol(text = ""): AppProtocol {
-  return APP_PROTOCOLS.get(text.toLowerCase()) ?? AppProtocol.UNKNOWN;
-}
-
-const APP_PROTOCOLS = new Map<string, AppProtocol>([
-  ["http", AppProtocol.HTTP11],
-  ["kubernetes.io/ws", AppProtocol.HTTP11],
-  ["http2", AppProtocol.HTTP2],
-  ["kubernetes.io/h2c", AppProtocol.HTTP2],
-  ["grpc", AppProtocol.GRPC],
-  ["tcp", AppProtocol.TCP],
-  ["tls", AppProtocol.TLS],
-  ["https", AppProtocol.TLS],
-]);
 
 function families(list: readonly string[]): IPFamilies {
   if (list.length === 0) return IPFamilies.AUTOMATIC;

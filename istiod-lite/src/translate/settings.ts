@@ -11,6 +11,8 @@ export interface MeshSettings {
   readonly rootNamespace: string;
   /** Dry-run policies are sent; ztunnels of old, which would enforce them, must not be there. */
   readonly dryRunPolicies: boolean;
+  /** Workloads behind a waypoint let nobody but it in. */
+  readonly autoAllowWaypoints: boolean;
   /** What pods get that say nothing, nor their namespace; undefined: their ztunnel's own setting. */
   readonly sameNode?: SameNode | undefined;
   /** How far ServiceEntries are seen; undefined: everywhere. */
