@@ -18,7 +18,7 @@ import { createTestNetwork, type TestPlace } from "./test-network.ts";
 
 const MODE = "istio.io/dataplane-mode";
 export const POD = { kind: "Pod", namespace: "shop", name: "cart" } as const;
-const NAMESPACE = { kind: "Namespace", namespace: "", name: "shop" } as const;
+export const NAMESPACE = { kind: "Namespace", namespace: "", name: "shop" } as const;
 
 export const ALL: PodRedirection = {
   dnsCapture: true,
@@ -29,6 +29,14 @@ export const ALL: PodRedirection = {
 
 /** For `expect.poll`: events come within milliseconds, retries of the agent within seconds. */
 const SOON = { timeout: 8_000, interval: 5 };
+
+export interface PodChanges {
+  readonly uid?: string;
+  readonly phase?: "Succeeded";
+  readonly ips?: readonly Ip[];
+  readonly netns?: string;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
 
 export class AgentLab {
   readonly #folder = mkdtempSync(join(tmpdir(), "ambit-agent-"));
@@ -62,7 +70,9 @@ export class AgentLab {
     rmSync(this.#folder, { recursive: true });
   }
 
-  async putPod(place: TestPlace, changes: { uid?: string; phase?: "Succeeded" } = {}) {
+  /** As its runtime would write it; `changes` may take away what is not known yet. */
+  async putPod(place: TestPlace, changes: PodChanges = {}) {
+    const ips = changes.ips ?? [place.ip4, place.ip6];
     await this.store.put({
       apiVersion: "v1",
       kind: "Pod",
@@ -70,13 +80,13 @@ export class AgentLab {
         name: "cart",
         namespace: "shop",
         uid: changes.uid ?? "uid-1",
-        annotations: { "ambit.io/netns": place.path },
+        annotations: { "ambit.io/netns": changes.netns ?? place.path, ...changes.annotations },
       },
       spec: { nodeName: "node-1", serviceAccountName: "cart", containers: [{ name: "app" }] },
       status: {
         phase: changes.phase ?? "Running",
-        podIP: place.ip4,
-        podIPs: [{ ip: place.ip4 }, { ip: place.ip6 }],
+        ...(ips.length > 0 && { podIP: ips[0] }),
+        podIPs: ips.map((ip) => ({ ip })),
       },
     });
   }

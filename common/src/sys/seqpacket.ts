@@ -1,7 +1,7 @@
 // AF_UNIX SOCK_SEQPACKET with descriptor passing, which Node does not offer: one packet is one message,
 // at most PACKET_BYTES_MAX long, with at most one descriptor attached (ZDS, ztunnel §2.3).
 
-import { rmSync } from "node:fs";
+import { rmSync, statSync } from "node:fs";
 import { addressOf, call, callRaw, closeFd, lastErrno, SystemError } from "./libc.ts";
 import {
   AF_UNIX,
@@ -176,17 +176,22 @@ export interface SeqpacketListener {
   close(): void;
 }
 
-/** Listens at `path`, replacing a stale socket file; hands over the descriptor of each connection. */
+/**
+ * Listens at `path`, replacing the socket file of whoever listened there before; hands over the
+ * descriptor of each connection. Closing leaves the file alone when a successor has replaced it.
+ */
 export function listenSeqpacket(
   path: string,
   onConnection: (fd: number) => void,
 ): SeqpacketListener {
   const fd = openSocket();
+  let inode: bigint | undefined;
   try {
     rmSync(path, { force: true });
     const address = unixAddress(path);
     call("bind", path, fd, address, address.length);
     call("listen", path, fd, BACKLOG);
+    inode = inodeOf(path);
   } catch (error) {
     closeFd(fd);
     throw error;
@@ -208,9 +213,14 @@ export function listenSeqpacket(
       closed = true;
       fdPoller().forget(fd);
       closeFd(fd);
-      rmSync(path, { force: true });
+      if (inodeOf(path) === inode) rmSync(path, { force: true });
     },
   };
+}
+
+/** Undefined when there is no such file. */
+function inodeOf(path: string): bigint | undefined {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
 }
 
 function openSocket(): number {
