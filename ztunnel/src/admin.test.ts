@@ -85,9 +85,9 @@ describe("/config_dump", () => {
     const { call, secrets } = setUp();
     const certificate = new TestCa().issue(identity);
     secrets.push(
+      { id: "spiffe://c", state: { state: "unavailable", reason: "CA away" } },
       { id: "spiffe://a", state: { state: "available", certificate } },
       { id: "spiffe://b", state: { state: "initializing" } },
-      { id: "spiffe://c", state: { state: "unavailable", reason: "CA away" } },
     );
     const reply = await call("GET /config_dump");
     const { certificates } = bodyOf(reply) as { certificates: Record<string, unknown>[] };
@@ -99,8 +99,8 @@ describe("/config_dump", () => {
           {
             pem: Buffer.from(certificate.leafPem).toString("base64"),
             serialNumber: expect.stringMatching(/^\d+$/) as string,
-            validFrom: expect.stringMatching(/^\d{4}-.*Z$/) as string,
-            expirationTime: expect.stringMatching(/^\d{4}-.*Z$/) as string,
+            validFrom: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/) as string,
+            expirationTime: expect.stringMatching(/^\d{4}-.*:\d\dZ$/) as string,
           },
         ],
         rootCerts: [{ pem: expect.any(String) as string }],

@@ -26,7 +26,9 @@ export function configDump(parts: DumpParts): Record<string, unknown> {
       : { workloads: [], services: [], policies: [] },
     version: { version: config.version, component: "ztunnel" },
     config: shownConfig(config),
-    certificates: secrets.map(({ id, state: secret }) => dumpSecret(id, secret)),
+    certificates: secrets
+      .toSorted((a, b) => (a.id < b.id ? -1 : 1))
+      .map(({ id, state: secret }) => dumpSecret(id, secret)),
     workloadState: pods.dump(connections),
   };
 }
@@ -57,7 +59,12 @@ function dumpCertificate(pem: string): Record<string, string> {
   return {
     pem: Buffer.from(pem).toString("base64"),
     serialNumber: BigInt(`0x${serialNumber}`).toString(),
-    validFrom: validFromDate.toISOString(),
-    expirationTime: validToDate.toISOString(),
+    validFrom: rfc3339(validFromDate),
+    expirationTime: rfc3339(validToDate),
   };
+}
+
+/** To the second: certificates know no less. */
+function rfc3339(date: Date): string {
+  return date.toISOString().replace(/\.\d+Z$/, "Z");
 }

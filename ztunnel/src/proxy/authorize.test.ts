@@ -37,7 +37,7 @@ const from = (...accounts: string[]) => [
   },
 ];
 
-function ask(account: string, target = context): "allowed" | string {
+function ask(account: string, target = context): string {
   try {
     authorize(target, mesh.get("web"), {
       sourceIp: "10.0.0.9" as Ip,
