@@ -136,7 +136,7 @@ function writeAll(fd: number, line: string): void {
       rest = rest.subarray(writeSync(fd, rest));
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code;
-      if (code === "EPIPE") return;
+      if (code === "EPIPE" || code === "ECONNRESET") return;
       if (code !== "EAGAIN") throw error;
     }
   }
