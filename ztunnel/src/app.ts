@@ -158,6 +158,7 @@ export class App {
       await this.#startDedicated(proxyWorkload);
       return this.#readiness.done("workload proxy manager");
     }
+    await this.#serveSelf();
     this.#zds = new ZdsClient({
       path: zdsSocket,
       pods: this.#pods,
@@ -169,6 +170,17 @@ export class App {
       },
       onProtocolError: () => this.#fail(new UserError("the node agent broke the ZDS protocol")),
     });
+  }
+
+  /** Our own metrics are worth less than the node's traffic: it goes on without them. */
+  async #serveSelf(): Promise<void> {
+    const { podName: name, podNamespace: namespace, serviceAccount } = this.#config;
+    if (name === "" || namespace === "" || serviceAccount === "") return;
+    try {
+      await this.#workers.askAll("serveSelf", { info: { name, namespace, serviceAccount } });
+    } catch (error) {
+      this.#main.warn("not reached through tunnels", { error: errorMessage(error) });
+    }
   }
 
   async #startDedicated(workload: NonNullable<Config["proxyWorkload"]>): Promise<void> {

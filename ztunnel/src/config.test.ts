@@ -82,6 +82,7 @@ const VALUES: readonly [string, string, keyof Config, unknown][] = [
   ["INSTANCE_IP", "10.0.0.1", "instanceIp", "10.0.0.1"],
   ["POD_NAME", "ztunnel-x", "podName", "ztunnel-x"],
   ["POD_NAMESPACE", "istio-system", "podNamespace", "istio-system"],
+  ["SERVICE_ACCOUNT", "ztunnel", "serviceAccount", "ztunnel"],
   ["ISTIO_META_OWNER", "me", "nodeMetadata", { OWNER: "me" }],
   ["ISTIO_METAJSON_LABELS", '{"a":1}', "nodeMetadata", { LABELS: { a: 1 } }],
 ];

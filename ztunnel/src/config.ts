@@ -88,6 +88,8 @@ export interface Config {
   readonly instanceIp: string;
   readonly podName: string;
   readonly podNamespace: string;
+  /** With the pod's name: ztunnel itself is reached through tunnels, too. */
+  readonly serviceAccount: string;
   /** What the control plane is told of us besides (ISTIO_META_*, ISTIO_METAJSON_*). */
   readonly nodeMetadata: JsonObject;
   readonly version: string;
@@ -120,6 +122,7 @@ export function parseConfig(processEnv: Environment, meshFile = MESH_CONFIG_FILE
     instanceIp: read.text("INSTANCE_IP", "1.1.1.1"),
     podName: read.text("POD_NAME", ""),
     podNamespace: read.text("POD_NAMESPACE", ""),
+    serviceAccount: read.text("SERVICE_ACCOUNT", ""),
     nodeMetadata: parseNodeMetadata(read, env),
     version: packageVersion(),
   };

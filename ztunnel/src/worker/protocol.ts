@@ -45,6 +45,8 @@ export interface Requests {
   };
   /** Answered by a worker that is alive. */
   ping: { readonly ask: null; readonly answer: null };
+  /** Takes tunnels to ztunnel itself; fails when their port cannot be bound. */
+  serveSelf: { readonly ask: { readonly info: PodInfo }; readonly answer: null };
   /** Cuts the pod's connections and closes its listeners. */
   removePod: { readonly ask: { readonly uid: string }; readonly answer: null };
   /** What the control plane said of a resource that some worker lacked. */

@@ -22,6 +22,7 @@ import type { PodSteering } from "../proxy/pod-listeners.ts";
 import { PodProxy } from "../proxy/pod-proxy.ts";
 import { dropStaleTunnels, reviewConnections } from "../proxy/review.ts";
 import { applyRevocations, RevocationGuard } from "../proxy/revocation.ts";
+import { SelfProxy } from "../proxy/self-proxy.ts";
 import { dumpState } from "../state/dump.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
@@ -52,6 +53,7 @@ const failures = new FailureLog();
 const onDemandDns = new OnDemandDnsMetrics();
 const sockets = new OpenSockets();
 const proxies = new Map<string, PodProxy>();
+let selfProxy: SelfProxy | undefined;
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
 
@@ -130,6 +132,10 @@ const handlers: Handlers = {
     steerDirectly(uid, steering);
     return null;
   },
+  serveSelf: ({ info }) => {
+    selfProxy = new SelfProxy(context, info);
+    return null;
+  },
   ping: () => null,
   removePod: async ({ uid }) => {
     const proxy = proxies.get(uid);
@@ -157,7 +163,8 @@ const handlers: Handlers = {
   },
   drain: async ({ deadlineMs }) => {
     direct.stop();
-    await Promise.all([...proxies.values()].map((proxy) => proxy.stop("graceful", deadlineMs)));
+    const all = [...proxies.values(), ...(selfProxy === undefined ? [] : [selfProxy])];
+    await Promise.all(all.map((proxy) => proxy.stop("graceful", deadlineMs)));
     return null;
   },
   logLevel: ({ filter }) => {
