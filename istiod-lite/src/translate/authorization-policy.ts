@@ -1,5 +1,6 @@
 // AuthorizationPolicy to what ztunnel enforces (facts of istiod's ambient policies). ztunnel knows L4 only:
 // an ALLOW rule with HTTP attributes is left out (stricter), a DENY rule is enforced without them (broader).
+// The same goes for values that nobody can read, which Istio drops though the rule then lets more through.
 
 import { create } from "@bufbuild/protobuf";
 import {
@@ -90,7 +91,7 @@ export function translateAuthorizationPolicy(
     namespace,
     scope: scopeOf(spec, namespace === rootNamespace),
     action: isDeny ? Action.DENY : Action.ALLOW,
-    rules: rules.filter(({ http }) => isDeny || http.length === 0).map(({ rule }) => rule),
+    rules: rules.filter(({ isPartial }) => isDeny || !isPartial).map(({ rule }) => rule),
     dryRun: isDryRun(metadata.annotations),
   });
   return { authorization, accepted: true, ...verdict(isDeny, rules) };
@@ -101,33 +102,55 @@ function scopeOf({ selector }: Spec, inRoot: boolean): Scope {
   return inRoot ? Scope.GLOBAL : Scope.NAMESPACE;
 }
 
-/** A rule without its HTTP attributes, and their names. */
-interface L4Rule {
+/** What was found in a rule that ztunnel cannot enforce as it is written. */
+interface Findings {
+  /** HTTP attributes. */
+  readonly http: Set<string>;
+  /** Values that are no port or address: `ports "http"`. */
+  readonly invalid: Set<string>;
+  /** Attributes that ztunnel has no word for, and that are passed over (as Istio does). */
+  readonly ignored: Set<string>;
+}
+
+/** A rule as far as ztunnel can enforce it. */
+interface L4Rule extends Findings {
   readonly rule: WireRule;
-  readonly http: readonly string[];
+  /** What is left is not what was asked for: it would let more through, or stop more. */
+  readonly isPartial: boolean;
 }
 
 function verdict(
   isDeny: boolean,
   rules: readonly L4Rule[],
 ): Pick<TranslatedPolicy, "reason" | "message" | "ineffective"> {
-  const found = new Set(rules.flatMap(({ http }) => http));
-  if (found.size === 0) {
+  const listed = (of: (rule: L4Rule) => Set<string>) =>
+    [...new Set(rules.flatMap((rule) => [...of(rule)]))].sort().join(", ");
+  const [http, invalid, ignored] = [
+    listed((rule) => rule.http),
+    listed((rule) => rule.invalid),
+    listed((rule) => rule.ignored),
+  ];
+  const left = rules.filter(({ rule, isPartial }) => (isDeny ? !neverMatches(rule) : !isPartial));
+  const parts = [
+    ...(http === ""
+      ? []
+      : [
+          `ztunnel does not support HTTP attributes (found: ${http}). In ambient mode you must use a ` +
+            `waypoint proxy to enforce HTTP rules.`,
+        ]),
+    ...(invalid === "" ? [] : [`These values are no ports or addresses: ${invalid}.`]),
+    ...(ignored === "" ? [] : [`ztunnel does not heed ${ignored}.`]),
+    ...(rules.some(({ isPartial }) => isPartial) ? [consequence(isDeny, left.length)] : []),
+  ];
+  const isVain = isDeny && left.length === 0;
+  if (parts.length === 0) {
     const accepted = { reason: "Accepted", message: "attached to ztunnel" } as const;
-    return isDeny && rules.length === 0
+    return isVain
       ? { ...accepted, ineffective: "a DENY policy without rules denies nothing" }
       : accepted;
   }
-  const list = [...found].sort().join(", ");
-  const left = rules.filter(({ rule, http }) => (isDeny ? !neverMatches(rule) : http.length === 0));
-  const message =
-    `ztunnel does not support HTTP attributes (found: ${list}). In ambient mode you must use a ` +
-    `waypoint proxy to enforce HTTP rules. ${consequence(isDeny, left.length)}`;
-  return {
-    reason: "UnsupportedValue",
-    message,
-    ...(isDeny && left.length === 0 && { ineffective: message }),
-  };
+  const message = parts.join(" ");
+  return { reason: "UnsupportedValue", message, ...(isVain && { ineffective: message }) };
 }
 
 function consequence(isDeny: boolean, rulesLeft: number): string {
@@ -142,13 +165,14 @@ function consequence(isDeny: boolean, rulesLeft: number): string {
 }
 
 /**
- * A DENY rule as it is enforced without its HTTP attributes: a clause that asked for nothing else holds
- * always. When nothing at all is left, the rule has no effect rather than to deny everything.
+ * A DENY rule as it is enforced without the attributes that it lost: a clause that asked for nothing else
+ * holds always. When nothing at all is left, the rule has no effect rather than to deny everything.
  */
-function broadened({ rule, http }: L4Rule): L4Rule {
-  if (http.length === 0) return { rule, http };
+function broadened(translated: L4Rule): L4Rule {
+  const { rule, isPartial } = translated;
+  if (!isPartial) return translated;
   const left = rule.clauses.filter(({ matches }) => !matches.some(isEmptyMatch));
-  return { rule: left.length === 0 ? rule : { ...rule, clauses: left }, http };
+  return left.length === 0 ? translated : { ...translated, rule: { ...rule, clauses: left } };
 }
 
 /** ztunnel passes over a match that asks for nothing; a clause of only such ones never holds. */
@@ -161,14 +185,15 @@ function isEmptyMatch(match: Match): boolean {
 }
 
 function translateRule({ to = [], from = [], when = [] }: SpecRule, namespace: string): L4Rule {
-  const http = new Set<string>();
+  const reader = new RuleReader(namespace);
   const groups = [
-    to.map(({ operation }) => operationMatch(operation, http)),
-    from.map(({ source }) => sourceMatch(source, namespace, http)),
-    ...when.map((condition) => [whenMatch(condition, http)]),
+    to.map(({ operation }) => reader.operation(operation)),
+    from.map(({ source }) => reader.source(source)),
+    ...when.map((condition) => [reader.condition(condition)]),
   ];
   const clauses = groups.filter((matches) => matches.length > 0).map((matches) => ({ matches }));
-  return { rule: { clauses } as WireRule, http: [...http] };
+  const { http, invalid, ignored, isPartial } = reader;
+  return { rule: { clauses } as WireRule, http, invalid, ignored, isPartial };
 }
 
 const L7_SOURCE_FIELDS = [
@@ -177,21 +202,7 @@ const L7_SOURCE_FIELDS = [
   "remoteIpBlocks",
   "notRemoteIpBlocks",
 ] as const;
-
-function sourceMatch(source: Source, namespace: string, found: Set<string>): Match {
-  for (const field of L7_SOURCE_FIELDS) if (source[field]?.length) found.add(field);
-  return create(MatchSchema, {
-    principals: principals(source.principals),
-    notPrincipals: principals(source.notPrincipals),
-    namespaces: strings(source.namespaces),
-    notNamespaces: strings(source.notNamespaces),
-    sourceIps: cidrs(source.ipBlocks),
-    notSourceIps: cidrs(source.notIpBlocks),
-    serviceAccounts: accounts(source.serviceAccounts, namespace),
-    notServiceAccounts: accounts(source.notServiceAccounts, namespace),
-  });
-}
-
+const IGNORED_SOURCE_FIELDS = ["trustDomains", "notTrustDomains"] as const;
 const L7_OPERATION_FIELDS = [
   "hosts",
   "notHosts",
@@ -201,41 +212,99 @@ const L7_OPERATION_FIELDS = [
   "notPaths",
 ] as const;
 
-function operationMatch(operation: Operation, found: Set<string>): Match {
-  for (const field of L7_OPERATION_FIELDS) if (operation[field]?.length) found.add(field);
-  return create(MatchSchema, {
-    destinationPorts: ports(operation.ports),
-    notDestinationPorts: ports(operation.notPorts),
-  });
-}
+/** Reads the parts of one rule and notes what it cannot take over. */
+class RuleReader implements Findings {
+  readonly http = new Set<string>();
+  readonly invalid = new Set<string>();
+  readonly ignored = new Set<string>();
+  readonly #namespace: string;
+  #lostValues = false;
 
-function whenMatch({ key, values, notValues }: When, found: Set<string>): Match {
-  switch (key) {
-    case "source.ip":
-      return create(MatchSchema, { sourceIps: cidrs(values), notSourceIps: cidrs(notValues) });
-    case "source.namespace":
-      return create(MatchSchema, {
-        namespaces: strings(values),
-        notNamespaces: strings(notValues),
-      });
-    case "source.principal":
-      return create(MatchSchema, {
-        principals: principals(values),
-        notPrincipals: principals(notValues),
-      });
-    case "destination.ip":
-      return create(MatchSchema, {
-        destinationIps: cidrs(values),
-        notDestinationIps: cidrs(notValues),
-      });
-    case "destination.port":
-      return create(MatchSchema, {
-        destinationPorts: ports(values),
-        notDestinationPorts: ports(notValues),
-      });
-    default:
-      found.add(key);
-      return create(MatchSchema);
+  constructor(namespace: string) {
+    this.#namespace = namespace;
+  }
+
+  get isPartial(): boolean {
+    return this.#lostValues || this.http.size > 0;
+  }
+
+  source(source: Source): Match {
+    for (const field of L7_SOURCE_FIELDS) if (source[field]?.length) this.http.add(field);
+    for (const field of IGNORED_SOURCE_FIELDS) if (source[field]?.length) this.ignored.add(field);
+    return create(MatchSchema, {
+      principals: principals(source.principals),
+      notPrincipals: principals(source.notPrincipals),
+      namespaces: strings(source.namespaces),
+      notNamespaces: strings(source.notNamespaces),
+      sourceIps: this.#wanted("ipBlocks", source.ipBlocks, cidrOf),
+      notSourceIps: this.#unwanted("notIpBlocks", source.notIpBlocks, cidrOf),
+      serviceAccounts: accounts(source.serviceAccounts, this.#namespace),
+      notServiceAccounts: accounts(source.notServiceAccounts, this.#namespace),
+    });
+  }
+
+  operation(operation: Operation): Match {
+    for (const field of L7_OPERATION_FIELDS) if (operation[field]?.length) this.http.add(field);
+    return create(MatchSchema, {
+      destinationPorts: this.#wanted("ports", operation.ports, parsePort),
+      notDestinationPorts: this.#unwanted("notPorts", operation.notPorts, parsePort),
+    });
+  }
+
+  condition({ key, values, notValues }: When): Match {
+    switch (key) {
+      case "source.ip":
+        return create(MatchSchema, {
+          sourceIps: this.#wanted(key, values, cidrOf),
+          notSourceIps: this.#unwanted(key, notValues, cidrOf),
+        });
+      case "source.namespace":
+        return create(MatchSchema, {
+          namespaces: strings(values),
+          notNamespaces: strings(notValues),
+        });
+      case "source.principal":
+        return create(MatchSchema, {
+          principals: principals(values),
+          notPrincipals: principals(notValues),
+        });
+      case "destination.ip":
+        return create(MatchSchema, {
+          destinationIps: this.#wanted(key, values, cidrOf),
+          notDestinationIps: this.#unwanted(key, notValues, cidrOf),
+        });
+      case "destination.port":
+        return create(MatchSchema, {
+          destinationPorts: this.#wanted(key, values, parsePort),
+          notDestinationPorts: this.#unwanted(key, notValues, parsePort),
+        });
+      default:
+        this.http.add(key);
+        return create(MatchSchema);
+    }
+  }
+
+  /** Any of the values will do: one that is lost matters only when none is left. */
+  #wanted<T>(field: string, values: Values, parse: (text: string) => T | undefined): T[] {
+    const parsed = this.#parsed(field, values, parse);
+    if (parsed.length === 0 && values?.length) this.#lostValues = true;
+    return parsed;
+  }
+
+  /** None of the values may be: each that is lost matters. */
+  #unwanted<T>(field: string, values: Values, parse: (text: string) => T | undefined): T[] {
+    const parsed = this.#parsed(field, values, parse);
+    if (parsed.length < (values?.length ?? 0)) this.#lostValues = true;
+    return parsed;
+  }
+
+  #parsed<T>(field: string, values: Values = [], parse: (text: string) => T | undefined): T[] {
+    return values.flatMap((text) => {
+      const value = parse(text);
+      if (value !== undefined) return [value];
+      this.invalid.add(`${field} "${text}"`);
+      return [];
+    });
   }
 }
 
@@ -261,15 +330,9 @@ function principals(values: Values = []): StringMatch[] {
   return values.map((value) => stringMatch(value.replace(/^spiffe:\/\//, "")));
 }
 
-function cidrs(values: Values = []): { address: Uint8Array; length: number }[] {
-  return values.flatMap((text) => {
-    const cidr = parseCidr(text);
-    return cidr === undefined ? [] : [{ address: ipToBytes(cidr.ip), length: cidr.prefixLength }];
-  });
-}
-
-function ports(values: Values = []): number[] {
-  return values.flatMap((text) => parsePort(text) ?? []);
+function cidrOf(text: string): { address: Uint8Array; length: number } | undefined {
+  const cidr = parseCidr(text);
+  return cidr && { address: ipToBytes(cidr.ip), length: cidr.prefixLength };
 }
 
 /** "account" of the policy's own namespace, or "namespace/account". */
