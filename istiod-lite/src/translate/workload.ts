@@ -18,6 +18,7 @@ import { sameNodeOf } from "./same-node.ts";
 import { type ServedService, servicesField } from "./served-ports.ts";
 import { type MeshSettings, trustDomainField } from "./settings.ts";
 import type { Binding, GatewayAddress } from "./waypoint.ts";
+import { workloadNameOf } from "./workload-name.ts";
 
 const REDIRECTION_ANNOTATION = "ambient.istio.io/redirection";
 const TUNNEL_LABEL = "networking.istio.io/tunnel";
@@ -62,7 +63,7 @@ export function translatePod(pod: Pod, view: WorkloadView): Address | undefined 
   const { settings, services, node, policies, gateways } = view;
   const labels = labelsOf(pod);
   const captured = pod.metadata.annotations?.[REDIRECTION_ANNOTATION] === "enabled";
-  const workloadName = controllerName(pod);
+  const workloadName = workloadNameOf(pod);
   return create(AddressSchema, {
     type: {
       case: "workload",
@@ -105,20 +106,6 @@ function isReady({ metadata, status }: Pod): boolean {
     status?.conditions?.some(({ type, status: value }) => type === "Ready" && value === "True") ??
     false
   );
-}
-
-/** The Deployment behind a ReplicaSet's pod template hash, the owner, or the pod itself. */
-function controllerName(pod: Pod): string {
-  const labels = labelsOf(pod);
-  const named = labels["service.istio.io/workload-name"];
-  if (named !== undefined) return named;
-  const owner = pod.metadata.ownerReferences?.find(({ controller }) => controller);
-  if (owner === undefined) return pod.metadata.name;
-  const hash = labels["pod-template-hash"];
-  const suffix = hash === undefined ? undefined : `-${hash}`;
-  return owner.kind === "ReplicaSet" && suffix !== undefined && owner.name.endsWith(suffix)
-    ? owner.name.slice(0, -suffix.length)
-    : owner.name;
 }
 
 /** A workload outside Kubernetes: always healthy, by address or by DNS name. */
