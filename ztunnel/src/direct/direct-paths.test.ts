@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { Action, Scope } from "@ambit/api/gen/istio/authorization_pb.ts";
 import { bytes, serves, TestMesh } from "../state/testing-mesh.ts";
-import { DirectTestLab, ip, tcpSocket } from "../testing/direct-lab.ts";
+import { directFlow, DirectTestLab, ip, tcpSocket } from "../testing/direct-lab.ts";
 import { testPod } from "../testing/test-context.ts";
 import { DirectPaths } from "./direct-paths.ts";
 
@@ -181,19 +181,7 @@ describe("a pod that leaves", () => {
 });
 
 it("connections that an earlier process let through are ended when they are forbidden", () => {
-  lab.kernel.live = [
-    {
-      cookie: 1n,
-      source: client(5000),
-      destination: ONE,
-      service: undefined,
-      netns: lab.cookie("client"),
-      slot: 2,
-      generation: 0,
-      startedNs: 0n,
-      accepted: true,
-    },
-  ];
+  lab.kernel.live = [directFlow(lab, { source: client(5000), destination: ONE, slot: 2 })];
   lab.kernel.sockets = [tcpSocket(client(5000), ONE)];
   mesh.policy("deny", deny(8080));
   lab.review();

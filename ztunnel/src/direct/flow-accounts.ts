@@ -11,7 +11,12 @@ import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { knownWorkload } from "../proxy/identify.ts";
 import type { ProxyError } from "../proxy/proxy-error.ts";
 import type { Workload } from "../state/workload.ts";
-import { ConnectionTelemetry, type Direction } from "../telemetry/connection-telemetry.ts";
+import {
+  ConnectionTelemetry,
+  type Direction,
+  trafficLabels,
+} from "../telemetry/connection-telemetry.ts";
+import type { TrafficAccount } from "../telemetry/traffic-metrics.ts";
 import type { DirectPod } from "./decide.ts";
 import type { Ending } from "./end-connections.ts";
 import { flowFacts, flowId, type FlowParties } from "./flow-facts.ts";
@@ -21,8 +26,13 @@ import type { DirectKernel } from "./kernel.ts";
 const UNANSWERED_MS = 30_000;
 /** Pods that left a while ago: what is told of their connections comes later than they go. */
 const FORMER_PODS_MAX = 256;
-/** Reasons that wait for the end that they explain. */
+/** Reasons that wait for the end that they explain, and how long they do. */
 const REASONS_MAX = 4096;
+const REASON_MS = 10_000;
+/** Kinds of connections that are counted without another look at who they are between. */
+const ACCOUNTS_MAX = 4096;
+
+const DIRECTIONS = ["outbound", "inbound"] as const satisfies Direction[];
 
 interface LiveFlow {
   readonly flow: DirectFlow;
@@ -33,15 +43,24 @@ interface LiveFlow {
   readonly inbound: ConnectionTelemetry;
 }
 
+interface Account {
+  /** The state's when it was opened: who is who may have changed since. */
+  readonly version: number;
+  /** One for each reporter. */
+  readonly series: readonly TrafficAccount[];
+}
+
 export class FlowAccounts {
   readonly #context: ProxyContext;
   readonly #kernel: DirectKernel;
-  /** By flow id. */
-  readonly #live = new Map<string, LiveFlow>();
+  /** By the flow's cookie. */
+  readonly #live = new Map<bigint, LiveFlow>();
+  readonly #accounts = new Map<string, Account>();
   readonly #pods = new Map<bigint, DirectPod>();
   readonly #workloads = new WeakMap<Pod, Workload>();
   /** Why connections are being ended, by destination and client address. */
   readonly #reasons = new Map<string, ProxyError>();
+  #explainedMs = 0;
 
   constructor(context: ProxyContext, kernel: DirectKernel) {
     this.#context = context;
@@ -63,6 +82,7 @@ export class FlowAccounts {
 
   /** Connections that are about to be ended, and why. */
   explain({ sourceIps, to, why }: Ending): void {
+    this.#explainedMs = this.#context.clock.monotonicMs();
     for (const ip of sourceIps) {
       if (this.#reasons.size >= REASONS_MAX) this.#reasons.clear();
       this.#reasons.set(reasonKey(ip, to), why);
@@ -80,7 +100,7 @@ export class FlowAccounts {
     const flows = this.#kernel.flows();
     const sockets = this.#socketsOf(flows);
     const nowNs = process.hrtime.bigint();
-    const seen = new Set<string>();
+    const seen = new Set<bigint>();
     for (const flow of flows) {
       const socket = sockets.get(socketKey(flow.source, flow.destination));
       if (this.#isLeftBehind(flow, socket, nowNs)) {
@@ -88,15 +108,17 @@ export class FlowAccounts {
         continue;
       }
       if (!flow.accepted) continue;
-      seen.add(flowId(flow));
-      const live = this.#live.get(flowId(flow)) ?? this.#open(flow, nowNs);
+      seen.add(flow.cookie);
+      const live = this.#live.get(flow.cookie) ?? this.#open(flow, nowNs);
       if (live !== undefined && socket !== undefined) {
         live.counters.sent = socket.bytesReceived;
         live.counters.received = socket.bytesAcked;
       }
     }
     this.readEnded();
-    for (const [id, live] of this.#live) if (!seen.has(id)) this.#close(id, live, undefined);
+    for (const [cookie, live] of this.#live) if (!seen.has(cookie)) this.#close(live, undefined);
+    const sinceMs = this.#context.clock.monotonicMs() - this.#explainedMs;
+    if (sinceMs > REASON_MS) this.#reasons.clear();
   }
 
   /** The connections that live, for the admin port. */
@@ -108,17 +130,36 @@ export class FlowAccounts {
     ]);
   }
 
-  #book({ flow, endedNs, bytesReceived, bytesSent }: EndedFlow): void {
-    const id = flowId(flow);
-    const live = this.#live.get(id) ?? this.#open(flow, endedNs);
+  #book(ended: EndedFlow): void {
+    const known = this.#live.get(ended.cookie);
+    const isOrdinary = known === undefined && this.#reasons.size === 0;
+    if (isOrdinary && !this.#context.telemetry.access.enabled("info")) return this.#count(ended);
+    const { flow } = ended;
+    const live = known ?? this.#open(flow, ended.endedNs);
     if (live === undefined) return;
-    live.counters.sent = bytesReceived;
-    live.counters.received = bytesSent;
-    const why =
-      this.#reasons.size === 0
-        ? undefined
-        : this.#reasons.get(reasonKey(flow.source.ip, flow.destination));
-    this.#close(id, live, why);
+    live.counters.sent = ended.bytesReceived;
+    live.counters.received = ended.bytesSent;
+    this.#close(live, this.#reasons.get(reasonKey(flow.source.ip, flow.destination)));
+  }
+
+  /** The short way of one that came and went between two looks, when nobody reads access lines. */
+  #count(ended: EndedFlow): void {
+    let account = this.#accounts.get(ended.between);
+    if (account?.version !== this.#context.state.version) account = this.#openAccount(ended);
+    for (const series of account.series) series.add(ended.bytesReceived, ended.bytesSent);
+  }
+
+  #openAccount({ flow, between }: EndedFlow): Account {
+    const { state, telemetry } = this.#context;
+    const parties = this.#partiesOf(flow);
+    const series = DIRECTIONS.flatMap((direction) => {
+      if (parties === undefined) return [];
+      return telemetry.metrics.account(trafficLabels(flowFacts(flow, parties, direction)));
+    });
+    const account: Account = { version: state.version, series };
+    if (this.#accounts.size >= ACCOUNTS_MAX) this.#accounts.clear();
+    this.#accounts.set(between, account);
+    return account;
   }
 
   /** undefined: nobody remembers its pods. `atNs` is now for it. */
@@ -135,12 +176,12 @@ export class FlowAccounts {
     };
     const [outbound, inbound] = [side("outbound"), side("inbound")];
     const live: LiveFlow = { flow, parties, counters, outbound, inbound };
-    this.#live.set(flowId(flow), live);
+    this.#live.set(flow.cookie, live);
     return live;
   }
 
-  #close(id: string, { outbound, inbound }: LiveFlow, why: ProxyError | undefined): void {
-    this.#live.delete(id);
+  #close({ flow, outbound, inbound }: LiveFlow, why: ProxyError | undefined): void {
+    this.#live.delete(flow.cookie);
     outbound.close(why);
     inbound.close(why);
   }

@@ -42,6 +42,12 @@ export interface TrafficConnection {
   close(flag: ResponseFlag): void;
 }
 
+/** Connections of one kind that are told of when they have ended. */
+export interface TrafficAccount {
+  /** One connection that ended well; `received` is client to server. */
+  add(received: number, sent: number): void;
+}
+
 class Live implements TrafficConnection {
   readonly series: Series;
   /** Among the live ones; undefined once closed. */
@@ -93,6 +99,19 @@ export class TrafficMetrics {
   fail(labels: TrafficLabels, flag: ResponseFlag): void {
     const { failedByFlag } = this.#find(labels);
     failedByFlag.set(flag, (failedByFlag.get(flag) ?? 0) + 1);
+  }
+
+  /** For connections of which thousands end in a second: their series is looked up once. */
+  account(labels: TrafficLabels): TrafficAccount {
+    const series = this.#find(labels);
+    return {
+      add: (received, sent) => {
+        series.opened++;
+        series.bytesReceived += received;
+        series.bytesSent += sent;
+        series.closedByFlag.set("-", (series.closedByFlag.get("-") ?? 0) + 1);
+      },
+    };
   }
 
   get liveConnections(): number {

@@ -6,6 +6,7 @@ import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socke
 import type { DirectBackend, DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
 import type { EndedFlow } from "@ambit/common/sys/bpf-direct-ended.ts";
 import { type TcpSocket, TcpState } from "@ambit/common/sys/sock-diag.ts";
+import { memoryLog } from "@ambit/common/telemetry/log.ts";
 import { TestCa } from "@ambit/common/testing/test-ca.ts";
 import { spiffeId } from "@ambit/common/tls/identity.ts";
 import type { Config } from "../config.ts";
@@ -99,7 +100,12 @@ export class DirectTestLab {
   readonly #pods = new Map<string, Pod>();
 
   /** `steered`: the workloads whose pods are this node's, by name. */
-  constructor(mesh: TestMesh, steered: readonly string[], config: Partial<Config> = {}) {
+  constructor(
+    mesh: TestMesh,
+    steered: readonly string[],
+    config: Partial<Config> = {},
+    accessLevel: "info" | "error" = "info",
+  ) {
     this.#mesh = mesh;
     const cookies = new Map<number | undefined, bigint>();
     const direct = new DirectPaths({
@@ -107,12 +113,17 @@ export class DirectTestLab {
       cookieOf: (fd) => cookies.get(fd)!,
       onEnding: (ending) => this.endings.push(ending),
     });
-    this.context = testContext({
+    const context = testContext({
       state: mesh.state,
       direct,
       config: { sameNode: "direct", ...config },
       localPod: ({ name, node }) => (node === "node-1" ? this.#pods.get(name) : undefined),
     });
+    const access = memoryLog(accessLevel).log.scope("access");
+    this.context =
+      accessLevel === "info"
+        ? context
+        : { ...context, telemetry: { ...context.telemetry, access } };
     for (const [slot, name] of steered.entries()) {
       const info = { name, namespace: "ns", serviceAccount: name };
       const pod = { ...testPod(this.context, info), netnsFd: 1000 + slot };
@@ -168,6 +179,42 @@ export function tcpSocket(remote: SocketAddress, local: SocketAddress): TcpSocke
     family: 2,
     id: Buffer.alloc(0),
   };
+}
+
+/** A live connection of `client` to the pod in slot 1, unless `changes` say otherwise. */
+export function directFlow(
+  lab: DirectTestLab,
+  {
+    source,
+    destination,
+    ...changes
+  }: Pick<DirectFlow, "source" | "destination"> & Partial<DirectFlow>,
+): DirectFlow {
+  return {
+    cookie: 4711n,
+    source,
+    destination,
+    service: undefined,
+    netns: lab.cookie("client"),
+    slot: 1,
+    generation: 0,
+    startedNs: process.hrtime.bigint(),
+    accepted: true,
+    ...changes,
+  };
+}
+
+export function endedFlow(
+  flow: DirectFlow,
+  {
+    received,
+    sent,
+    endedNs = flow.startedNs,
+  }: { received: number; sent: number; endedNs?: bigint },
+): EndedFlow {
+  const between = `${flow.netns} ${flow.slot} ${formatSocketAddress(flow.destination)}`;
+  const { cookie } = flow;
+  return { flow, cookie, between, endedNs, bytesReceived: received, bytesSent: sent };
 }
 
 function verdictKey(netns: bigint, called: SocketAddress): string {
