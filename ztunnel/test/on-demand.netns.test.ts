@@ -67,6 +67,15 @@ describe("a ztunnel that asks on demand", () => {
     expect(await knownWorkloads()).toEqual(["client", "server"]);
   });
 
+  it("explains what it has to ask for first", async () => {
+    mesh.workload("server", [SERVER_IP], { node: "node-2" });
+    const query = `source=ns/client&destination=${SERVER_IP}:80`;
+    expect(await ztunnel.json(`/explain?${query}`)).toMatchObject({
+      path: "hbone",
+      verdict: "allowed",
+    });
+  });
+
   it("passes through to what the control plane does not know", async () => {
     const line = await talk();
     expect(line).toMatchObject({ "src.workload": "client", path: "tcp" });

@@ -22,6 +22,7 @@ import {
   resolveOutbound,
   TRANSPORT_QUESTION,
 } from "../state/outbound-route.ts";
+import type { Missed } from "../state/mesh-state.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { ProxyContext } from "./context.ts";
 import type { ProxyErrorCode } from "./proxy-error.ts";
@@ -45,6 +46,7 @@ export function explain(
   context: ProxyContext,
   sourceText: string,
   destinationText: string,
+  missed?: Missed,
 ): Explanation {
   const source = findSource(context, sourceText);
   const steps: DecisionStep[] = [];
@@ -60,6 +62,7 @@ export function explain(
     source,
     destination,
     random: context.random,
+    missed,
     record: (step) => {
       if (captured || step.question !== TRANSPORT_QUESTION) steps.push(step);
     },

@@ -14,7 +14,6 @@ import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
 import { secureServer, type SecureResult } from "@ambit/common/tls/secure.ts";
 import { inboundService } from "../state/inbound-service.ts";
 import { resolveInboundTarget } from "../state/inbound-target.ts";
-import type { Missed } from "../state/mesh-state.ts";
 import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
@@ -178,8 +177,10 @@ async function validate(
     workload,
     ownPorts: pod.ownPorts,
   };
-  const resolve = (missed?: Missed) => resolveInboundTarget(state, { ...query, missed });
-  const target = demand === undefined ? resolve() : await decideOnDemand(demand, resolve);
+  const target =
+    demand === undefined
+      ? resolveInboundTarget(state, query)
+      : await decideOnDemand(demand, (missed) => resolveInboundTarget(state, { ...query, missed }));
   if (!target.ok) throw new ProxyError(target.code, target.reason);
   const named = parseForwardedHost(request.headers.get("forwarded") ?? "");
   const { port, proxied } = target;

@@ -8,7 +8,6 @@ import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { isCaptureProbe } from "@ambit/common/net/capture-probe.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { assert } from "@ambit/common/process/assert.ts";
-import type { Missed } from "../state/mesh-state.ts";
 import { resolveOutbound, type SettledRoute } from "../state/outbound-route.ts";
 import type { Workload } from "../state/workload.ts";
 import {
@@ -70,9 +69,11 @@ export async function carryOutbound(departure: Departure): Promise<void> {
     const source = knownWorkload(context, pod) ?? (await identify(context, pod));
     const { destination } = accepted;
     const query = { source, destination, random: context.random };
-    const decide = (missed?: Missed) => resolveOutbound(context.state, { ...query, missed });
-    const { demand } = context;
-    const resolved = demand === undefined ? decide() : await decideOnDemand(demand, decide);
+    const { state, demand } = context;
+    const resolved =
+      demand === undefined
+        ? resolveOutbound(state, query)
+        : await decideOnDemand(demand, (missed) => resolveOutbound(state, { ...query, missed }));
     const route = resolved.kind === "named" ? await locate(context, source, resolved) : resolved;
     await carry({ ...departure, source, route, traceparent });
   } catch (error) {

@@ -19,6 +19,7 @@ import { explain } from "../proxy/explain.ts";
 import { HostNames } from "../proxy/host-names.ts";
 import { knownWorkload } from "../proxy/identify.ts";
 import type { PodSteering } from "../proxy/pod-listeners.ts";
+import { decideOnDemand } from "../proxy/on-demand.ts";
 import { PodProxy } from "../proxy/pod-proxy.ts";
 import { dropStaleTunnels, reviewConnections } from "../proxy/review.ts";
 import { applyRevocations, RevocationGuard } from "../proxy/revocation.ts";
@@ -186,7 +187,11 @@ const handlers: Handlers = {
     ];
   },
   failures: ({ id }) => failures.find(id),
-  explain: ({ source, destination }) => explain(context, source, destination),
+  explain: ({ source, destination }) => {
+    const { demand } = context;
+    if (demand === undefined) return explain(context, source, destination);
+    return decideOnDemand(demand, (missed) => explain(context, source, destination, missed));
+  },
 };
 
 /** The pod's connections may, or may no longer, go past us. */
