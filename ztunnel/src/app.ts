@@ -19,6 +19,7 @@ import { ZdsClient } from "./inpod/zds-client.ts";
 import { MainMetrics } from "./metrics.ts";
 import { type ServerPlan, startServers } from "./servers.ts";
 import { WorkerHost, type WorkerEvents } from "./worker/host.ts";
+import type { WorkerMessage } from "./worker/protocol.ts";
 import { type Mesh, startMesh } from "./xds/mesh.ts";
 
 /** Workers cut what is left at the deadline; one that does not even answer is not waited for longer. */
@@ -214,7 +215,7 @@ export class App {
   #workerEvents(): WorkerEvents {
     return {
       onMessage: (message) => {
-        if (message.type === "certificateWanted") this.#secrets.want(message.id, Priority.realTime);
+        if (message.type === "certificateWanted") this.#want(message);
         else if (message.type === "certificateUnwanted") this.#secrets.forget(message.id);
         else this.#demand(message.key).catch((error: unknown) => this.#fail(error));
       },
@@ -240,6 +241,10 @@ export class App {
         this.#workers.askAll("revocations", { file }).catch((error: unknown) => this.#fail(error));
       },
     });
+  }
+
+  #want({ id, urgency }: Extract<WorkerMessage, { type: "certificateWanted" }>): void {
+    this.#secrets.want(id, urgency === "now" ? Priority.realTime : Priority.warmup);
   }
 
   async #sendCertificate(id: SpiffeId, state: SecretState | undefined): Promise<void> {

@@ -9,8 +9,11 @@ import { ProxyError } from "../proxy/proxy-error.ts";
 /** How long a connection waits for the first certificate of its identity. */
 const FIRST_CERTIFICATE_WAIT_MS = 10_000;
 
+/** A connection waits, or one may come soon. */
+export type Urgency = "now" | "warmup";
+
 type Entry =
-  | { readonly state: "asked"; readonly waiters: Set<Waiter> }
+  | { readonly state: "asked"; readonly waiters: Set<Waiter>; urgency: Urgency }
   | { readonly state: "available"; readonly certificate: WorkloadCertificate }
   | { readonly state: "failed"; readonly reason: string };
 
@@ -21,11 +24,11 @@ interface Waiter {
 
 export class CertificateView {
   readonly #clock: Clock;
-  readonly #ask: (id: SpiffeId) => void;
+  readonly #ask: (id: SpiffeId, urgency: Urgency) => void;
   readonly #entries = new Map<SpiffeId, Entry>();
 
   /** `ask` tells the main thread that a certificate is wanted. */
-  constructor(clock: Clock, ask: (id: SpiffeId) => void) {
+  constructor(clock: Clock, ask: (id: SpiffeId, urgency: Urgency) => void) {
     this.#clock = clock;
     this.#ask = ask;
   }
@@ -46,7 +49,17 @@ export class CertificateView {
       if (certificate === undefined) throw unavailable(id, "the certificate has expired");
       return certificate;
     }
-    return this.#wait(id, entry?.waiters ?? this.#startAsking(id));
+    const asked = entry ?? this.#startAsking(id, "now");
+    if (asked.urgency !== "now") {
+      asked.urgency = "now";
+      this.#ask(id, "now");
+    }
+    return this.#wait(id, asked.waiters);
+  }
+
+  /** Asks early, so that the first connection of `id` need not wait; what is known stays as it is. */
+  warm(id: SpiffeId): void {
+    if (!this.#entries.has(id)) this.#startAsking(id, "warmup");
   }
 
   /** What the main thread knows now: a certificate, a failure, or neither (forgotten). */
@@ -66,11 +79,11 @@ export class CertificateView {
     }
   }
 
-  #startAsking(id: SpiffeId): Set<Waiter> {
-    const waiters = new Set<Waiter>();
-    this.#entries.set(id, { state: "asked", waiters });
-    this.#ask(id);
-    return waiters;
+  #startAsking(id: SpiffeId, urgency: Urgency) {
+    const asked = { state: "asked" as const, waiters: new Set<Waiter>(), urgency };
+    this.#entries.set(id, asked);
+    this.#ask(id, urgency);
+    return asked;
   }
 
   #wait(id: SpiffeId, waiters: Set<Waiter>): Promise<WorkloadCertificate> {

@@ -10,6 +10,7 @@ import type { PodInfo, Rejection, ResourceUpdate } from "../state/mesh-state.ts"
 import type { PodSteering } from "../proxy/pod-listeners.ts";
 import type { Explanation } from "../proxy/explain.ts";
 import type { StateDump } from "../state/dump.ts";
+import type { Urgency } from "./certificates.ts";
 import type { Failure } from "../telemetry/failure-log.ts";
 import type { MetricFamily } from "../telemetry/traffic-metrics.ts";
 
@@ -96,5 +97,9 @@ export type WorkerMessage =
   | { readonly type: "ready" }
   /** On-demand xDS: a resource that the state lacks. */
   | { readonly type: "resourceWanted"; readonly key: string }
-  | { readonly type: "certificateWanted"; readonly id: SpiffeId }
+  | {
+      readonly type: "certificateWanted";
+      readonly id: SpiffeId;
+      readonly urgency: Urgency;
+    }
   | { readonly type: "certificateUnwanted"; readonly id: SpiffeId };

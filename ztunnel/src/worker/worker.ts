@@ -67,7 +67,9 @@ const direct = new DirectPaths({
 const context: ProxyContext = {
   config,
   state,
-  certificates: new CertificateView(systemClock, (id) => tell({ type: "certificateWanted", id })),
+  certificates: new CertificateView(systemClock, (id, urgency) =>
+    tell({ type: "certificateWanted", id, urgency }),
+  ),
   connections: new ConnectionTable(),
   direct,
   names: new HostNames(systemClock, Math.random),
@@ -204,10 +206,7 @@ function steerDirectly(uid: string, steering: PodSteering | undefined): void {
 
 /** Asks early for the certificates of our pods, so that the first connection finds them. */
 function warmCertificates(): void {
-  for (const id of localIdentities()) {
-    if (context.certificates.current(id) === undefined)
-      void context.certificates.get(id).catch(() => undefined);
-  }
+  for (const id of localIdentities()) context.certificates.warm(id);
 }
 
 function localIdentities(): Set<SpiffeId> {
