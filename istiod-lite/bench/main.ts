@@ -1,6 +1,6 @@
 // The scale bench of istiod-lite: what a mesh of ten thousand pods costs to build, to send to proxies that
 // connect, and to keep current. Options:
-//   --pods N (10000)  --proxies N (100)  --changes N (50)  --json
+//   --pods N (10000)  --proxies N (100)  --changes N (200)  --json
 
 import { parseArgs } from "node:util";
 import { runMain } from "@ambit/common/process/run.ts";
@@ -22,7 +22,7 @@ await runMain(async () => {
     options: {
       pods: { type: "string", default: "10000" },
       proxies: { type: "string", default: "100" },
-      changes: { type: "string", default: "50" },
+      changes: { type: "string", default: "200" },
       json: { type: "boolean", default: false },
     },
   });
