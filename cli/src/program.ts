@@ -192,6 +192,7 @@ const VIEWS = {
   policies: "the authorization policies it knows",
   certificates: "the certificates it holds",
   connections: "the connections that are open now",
+  pods: "what each pod costs it: connections, bytes, processor time",
 } as const;
 
 interface ViewOptions extends OutputOptions {

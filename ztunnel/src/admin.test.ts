@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { type HttpReply, startHttpServer } from "@ambit/common/process/http-server.ts";
 import { memoryLog } from "@ambit/common/telemetry/log.ts";
 import { TestCa } from "@ambit/common/testing/test-ca.ts";
+import { NO_USAGE } from "./telemetry/pod-account.ts";
 import { adminRoutes } from "./admin.ts";
 import { parseConfig } from "./config.ts";
 import type { SecretState } from "./identity/secret-manager.ts";
@@ -38,6 +39,7 @@ function setUp(env: Record<string, string> = {}) {
     stagedServices: ["ns/a"],
   });
   workers.answers.connections = () => [];
+  workers.answers.podUsage = () => [{ uid: "uid-1", usage: { ...NO_USAGE, inbound: 1 } }];
   const { log } = memoryLog(config.logLevel);
   const secrets: { id: string; state: SecretState }[] = [];
   let stops = 0;
@@ -45,7 +47,11 @@ function setUp(env: Record<string, string> = {}) {
     config,
     workers,
     secrets: { secrets },
-    pods: { dump: (connections) => ({ "uid-1": { connections: connections.length } }) },
+    pods: {
+      dump: (connections, usage) => ({
+        "uid-1": { connections: connections.length, usage: usage.get("uid-1") },
+      }),
+    },
     log,
     stop: () => stops++,
   });
@@ -76,7 +82,7 @@ describe("/config_dump", () => {
     expect(dump).toMatchObject({
       stagedServices: ["ns/a"],
       staticConfig: { workloads: [], services: [], policies: [] },
-      workloadState: { "uid-1": { connections: 1 } },
+      workloadState: { "uid-1": { connections: 1, usage: { opened: 0 } } },
       config: { adminPort: 15_000 },
     });
   });

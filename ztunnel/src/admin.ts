@@ -1,5 +1,6 @@
 // ztunnel's admin port (15000, loopback only): what istioctl reads, and what `ambit` reads besides.
 
+import { sumUsage } from "./telemetry/pod-account.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import {
   type HttpReply,
@@ -60,15 +61,17 @@ async function dump({
   secrets,
   pods,
 }: AdminParts): Promise<Record<string, unknown>> {
-  const [state, connections] = await Promise.all([
+  const [state, connections, usage] = await Promise.all([
     workers.askOne("stateDump", null),
     workers.askAll("connections", null),
+    workers.askAll("podUsage", null),
   ]);
   return configDump({
     config,
     state,
     secrets: secrets.secrets,
     connections: connections.flat(),
+    usage: sumUsage(usage.flat()),
     pods,
   });
 }

@@ -5,6 +5,7 @@ import { X509Certificate } from "node:crypto";
 import type { Config } from "./config.ts";
 import type { SecretState } from "./identity/secret-manager.ts";
 import type { ConnectionSummary } from "./proxy/connection.ts";
+import type { PodUsage } from "./telemetry/pod-account.ts";
 import type { StateDump } from "./state/dump.ts";
 
 export interface DumpParts {
@@ -12,11 +13,17 @@ export interface DumpParts {
   readonly state: StateDump;
   readonly secrets: readonly { readonly id: string; readonly state: SecretState }[];
   readonly connections: readonly ConnectionSummary[];
-  readonly pods: { dump(connections: readonly ConnectionSummary[]): Record<string, unknown> };
+  readonly usage: ReadonlyMap<string, PodUsage>;
+  readonly pods: {
+    dump(
+      connections: readonly ConnectionSummary[],
+      usage: ReadonlyMap<string, PodUsage>,
+    ): Record<string, unknown>;
+  };
 }
 
 export function configDump(parts: DumpParts): Record<string, unknown> {
-  const { config, state, secrets, connections, pods } = parts;
+  const { config, state, secrets, connections, usage, pods } = parts;
   const { workloads, services, policies } = state;
   const isStatic = config.xdsAddress === undefined;
   return {
@@ -29,7 +36,7 @@ export function configDump(parts: DumpParts): Record<string, unknown> {
     certificates: secrets
       .toSorted((a, b) => (a.id < b.id ? -1 : 1))
       .map(({ id, state: secret }) => dumpSecret(id, secret)),
-    workloadState: pods.dump(connections),
+    workloadState: pods.dump(connections, usage),
   };
 }
 

@@ -72,6 +72,7 @@ const VALUES: readonly [string, string, keyof Config, unknown][] = [
   ["ZTUNNEL_CPU_LIMIT", "5", "workerThreads", 5],
   ["ZTUNNEL_RESOURCE_CPU_LIMIT", "6", "workerThreads", 6],
   ["ZTUNNEL_RESOURCE_CPU_REQUEST", "99", "workerThreads", 99],
+  ["POD_CONNECTIONS_MAX", "100", "podConnectionsMax", 100],
   ["CONNECTION_TERMINATION_DEADLINE", "1m", "drainDeadlineMs", 60_000],
   ["TERMINATION_GRACE_PERIOD_SECONDS", "30", "drainDeadlineMs", 25_000],
   ["TERMINATION_GRACE_PERIOD_SECONDS", "10", "drainDeadlineMs", 9_000],

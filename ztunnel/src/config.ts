@@ -81,6 +81,8 @@ export interface Config {
   readonly metricsPort: number;
   readonly readinessPort: number;
   readonly workerThreads: number;
+  /** One pod's connections at a time, both directions, all workers together. */
+  readonly podConnectionsMax: number;
   readonly drainDeadlineMs: number;
   readonly logLevel: string;
   readonly logFormat: "plain" | "json";
@@ -201,6 +203,10 @@ function readPods(read: EnvironmentReader) {
   return {
     portReuse,
     workerThreads: parseWorkerThreads(read, portReuse),
+    podConnectionsMax: read.integer("POD_CONNECTIONS_MAX", POD_CONNECTIONS_MAX, {
+      min: 1,
+      max: POD_CONNECTIONS_LIMIT,
+    }),
     proxyEnabled: read.flag("ENABLE_PROXY", true),
     zdsSocket: read.text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
     originalSource: read.text("ENABLE_ORIG_SRC") === undefined ? "auto" : spoof,
@@ -292,6 +298,11 @@ function parseKeepalive(read: EnvironmentReader): Keepalive | undefined {
 /** Istio's own: a proxy for a node is worth a quarter of it. */
 const DEFAULT_CPU_SHARE = 0.25;
 const WORKER_THREADS_MAX = 256;
+
+/** Half of the ports that one pod has for its connections to one destination: busy, not yet at a loss. */
+const POD_CONNECTIONS_MAX = 16_384;
+/** As many descriptors as a process may usually have. */
+const POD_CONNECTIONS_LIMIT = 1_048_576;
 
 /**
  * ZTUNNEL_WORKER_THREADS: a number, a percentage of the CPUs, or 0 for all. By default the CPU limit,

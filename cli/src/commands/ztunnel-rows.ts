@@ -35,6 +35,20 @@ interface ConnectionDump {
   readonly originalDst: string;
   readonly actualDst: string;
   readonly protocol: string;
+  /** Absent: not our ztunnel. */
+  readonly bytesSent?: number;
+  readonly bytesReceived?: number;
+}
+
+/** What a pod has cost its ztunnel. */
+interface UsageDump {
+  readonly inbound: number;
+  readonly outbound: number;
+  readonly opened: number;
+  readonly refused: number;
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
+  readonly cpuSeconds: number;
 }
 
 /** The parts of `/config_dump` that the tables show (ztunnel.md §7.3). */
@@ -58,6 +72,8 @@ export interface ConfigDump {
       string,
       {
         readonly info: { readonly name: string; readonly namespace: string };
+        /** Absent: not our ztunnel. */
+        readonly usage?: UsageDump;
         readonly connections: {
           readonly inbound: readonly ConnectionDump[];
           readonly outbound: readonly ConnectionDump[];
@@ -141,9 +157,35 @@ export function connectionRows(node: string, { workloadState }: ConfigDump) {
         remote: isInbound ? connection.src : connection.actualDst,
         remoteTarget: isInbound ? undefined : connection.originalDst,
         protocol: connection.protocol,
+        sent: formatBytes(connection.bytesSent ?? 0),
+        received: formatBytes(connection.bytesReceived ?? 0),
       };
     });
   });
+}
+
+export function podRows(node: string, { workloadState }: ConfigDump) {
+  return Object.values(workloadState).map(({ info, connections, usage }) => ({
+    node,
+    pod: `${info.name}.${info.namespace}`,
+    inbound: String(usage?.inbound ?? connections.inbound.length),
+    outbound: String(usage?.outbound ?? connections.outbound.length),
+    opened: usage && String(usage.opened),
+    refused: usage && String(usage.refused),
+    sent: usage && formatBytes(usage.sentBytes),
+    received: usage && formatBytes(usage.receivedBytes),
+    cpu: usage && `${usage.cpuSeconds.toFixed(2)}s`,
+  }));
+}
+
+const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/** Three digits are enough to see who is busy. */
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  for (; value >= 1024 && unit < BYTE_UNITS.length - 1; unit++) value /= 1024;
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toPrecision(3)} ${BYTE_UNITS[unit]}`;
 }
 
 function sorted<T extends { readonly namespace: string; readonly name: string }>(

@@ -9,12 +9,19 @@ import {
   certificateRows,
   type ConfigDump,
   connectionRows,
+  podRows,
   policyRows,
   serviceRows,
   workloadRows,
 } from "./ztunnel-rows.ts";
 
-export type ZtunnelView = "workloads" | "services" | "policies" | "certificates" | "connections";
+export type ZtunnelView =
+  | "workloads"
+  | "services"
+  | "policies"
+  | "certificates"
+  | "connections"
+  | "pods";
 
 interface ViewOptions {
   readonly node: string | undefined;
@@ -33,7 +40,7 @@ export async function showZtunnel(
   { node, output }: ViewOptions,
 ): Promise<void> {
   const nodes = selectNodes(requireRunning(home), node);
-  const perNode = view === "certificates" || view === "connections";
+  const perNode = view === "certificates" || view === "connections" || view === "pods";
   const dumps = await Promise.all((perNode ? nodes : nodes.slice(0, 1)).map(fetchDump));
   const options = { format: output, empty: `no ${view}` };
   const [first] = dumps;
@@ -61,6 +68,10 @@ export async function showZtunnel(
     case "connections": {
       const rows = dumps.flatMap((entry) => connectionRows(entry.node, entry.dump));
       return printRows(CONNECTIONS, rows, { ...options, json: rows });
+    }
+    case "pods": {
+      const rows = dumps.flatMap((entry) => podRows(entry.node, entry.dump));
+      return printRows(PODS, rows, { ...options, json: rows });
     }
   }
 }
@@ -137,4 +148,18 @@ const CONNECTIONS: readonly Column<Row<typeof connectionRows>>[] = [
   { title: "REMOTE", text: ({ remote }) => remote },
   { title: "REMOTE TARGET", text: ({ remoteTarget }) => remoteTarget },
   { title: "PROTOCOL", text: ({ protocol }) => protocol },
+  { title: "SENT", text: ({ sent }) => sent },
+  { title: "RECEIVED", text: ({ received }) => received },
+];
+
+const PODS: readonly Column<Row<typeof podRows>>[] = [
+  { title: "NODE", text: ({ node }) => node },
+  { title: "POD", text: ({ pod }) => pod },
+  { title: "INBOUND", text: ({ inbound }) => inbound },
+  { title: "OUTBOUND", text: ({ outbound }) => outbound },
+  { title: "OPENED", text: ({ opened }) => opened },
+  { title: "REFUSED", text: ({ refused }) => refused },
+  { title: "SENT", text: ({ sent }) => sent },
+  { title: "RECEIVED", text: ({ received }) => received },
+  { title: "CPU", text: ({ cpu }) => cpu },
 ];

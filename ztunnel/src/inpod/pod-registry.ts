@@ -8,6 +8,7 @@ import { closeFd } from "@ambit/common/sys/libc.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
+import { NO_USAGE, type PodUsage } from "../telemetry/pod-account.ts";
 import type { Workers } from "../worker/host.ts";
 import type { NodeSteering, PreparedSteering } from "./steering.ts";
 
@@ -133,7 +134,10 @@ export class PodRegistry {
     for (const { retry } of this.#entries.values()) retry?.cancel();
   }
 
-  dump(connections: readonly ConnectionSummary[]): Record<string, unknown> {
+  dump(
+    connections: readonly ConnectionSummary[],
+    usage: ReadonlyMap<string, PodUsage>,
+  ): Record<string, unknown> {
     return Object.fromEntries(
       [...this.#entries.values()].map(({ uid, info, state }) => {
         const own = connections.filter(({ workload }) =>
@@ -141,10 +145,8 @@ export class PodRegistry {
         );
         const of = (direction: string) =>
           own.filter((connection) => connection.direction === direction);
-        return [
-          uid,
-          { state, info, connections: { inbound: of("inbound"), outbound: of("outbound") } },
-        ];
+        const lists = { inbound: of("inbound"), outbound: of("outbound") };
+        return [uid, { state, info, usage: usage.get(uid) ?? NO_USAGE, connections: lists }];
       }),
     );
   }

@@ -16,6 +16,7 @@ import type { TelemetrySinks } from "../telemetry/connection-telemetry.ts";
 import type { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import type { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import type { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
+import type { PodAccount } from "../telemetry/pod-account.ts";
 import type { OpenSockets } from "../telemetry/open-sockets.ts";
 import type { CertificateView } from "../worker/certificates.ts";
 import type { DemandView } from "../worker/demand-view.ts";
@@ -60,4 +61,6 @@ export interface Pod {
   /** Where ztunnel itself listens in the pod: calling them through us would loop. */
   readonly ownPorts: ReadonlySet<number>;
   readonly drain: Drain;
+  /** What the pod costs, and whether it may have more. */
+  readonly account: PodAccount;
 }

@@ -16,6 +16,7 @@ import {
   type PathKind,
 } from "../telemetry/connection-telemetry.ts";
 import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
+import { admit } from "./admit.ts";
 import { answerCaptureProbe } from "./capture-probe.ts";
 import { Connection, type Hop } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
@@ -65,6 +66,7 @@ export async function carryOutbound(departure: Departure): Promise<void> {
   const { context, pod, accepted } = departure;
   const traceparent = newTraceparent();
   try {
+    using seat = admit(pod, "outbound", { sent: 0, received: 0 });
     refuseSelfCall(pod, accepted, "outbound");
     const source = knownWorkload(context, pod) ?? (await identify(context, pod));
     const { destination } = accepted;
@@ -75,7 +77,7 @@ export async function carryOutbound(departure: Departure): Promise<void> {
         ? resolveOutbound(state, query)
         : await decideOnDemand(demand, (missed) => resolveOutbound(state, { ...query, missed }));
     const route = resolved.kind === "named" ? await locate(context, source, resolved) : resolved;
-    await carry({ ...departure, source, route, traceparent });
+    await carry({ ...departure, source, route, traceparent, counters: seat.counters });
   } catch (error) {
     logEarlyFailure(context.telemetry, {
       ...accepted,
@@ -90,16 +92,16 @@ interface Journey extends Departure {
   readonly source: Workload;
   readonly route: SettledRoute;
   readonly traceparent: string;
+  readonly counters: ByteCounters;
 }
 
 /** Opens telemetry, moves the bytes, and writes the access line whatever happens. */
 async function carry(journey: Journey): Promise<void> {
-  const { context, pod, client, accepted, source, route } = journey;
+  const { context, pod, client, accepted, source, route, counters } = journey;
   const connection = new Connection(traceIdOf(journey.traceparent));
   const localPod = localDestination(journey);
   const path = pathOf(route, localPod);
   const facts = outboundFacts({ id: connection.id, accepted, source, route, path });
-  const counters: ByteCounters = { sent: 0, received: 0 };
   const tracked = context.connections.track({
     connection,
     direction: "outbound",

@@ -9,7 +9,9 @@ import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
 import { SOCKS_PORT } from "../config.ts";
 import { DnsProxy } from "../dns/server.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
+import { PodAccount } from "../telemetry/pod-account.ts";
 import type { Pod, ProxyContext } from "./context.ts";
+import { connectionsMax } from "./admit.ts";
 import { socketOptions } from "./dial.ts";
 import { HANDOVER_MS, PodListeners, type PodSteering } from "./pod-listeners.ts";
 import { listenForSocks } from "./socks5.ts";
@@ -41,7 +43,8 @@ export class PodProxy {
     const drain = new Drain(context.clock);
     const dialer = new ByteDialer(netnsFd, socketOptions(context));
     const pool = createPool(context, () => this.pod);
-    this.pod = { uid, info, netnsFd, drain, dialer, pool, ownPorts: this.#ownPorts };
+    const account = new PodAccount(connectionsMax(context));
+    this.pod = { uid, info, netnsFd, drain, dialer, pool, ownPorts: this.#ownPorts, account };
     try {
       if (context.config.dnsProxy) this.#dns = new DnsProxy(context, this.pod);
       if (context.config.socks) this.#socks = listenForSocks(context, this.pod);

@@ -34,6 +34,7 @@ const MEANING = {
   XDS_UNANSWERED: { flag: "CONNECT", httpStatus: 503 },
   UNKNOWN_WAYPOINT: { flag: "CONNECT", httpStatus: 503 },
   UNKNOWN_GATEWAY: { flag: "CONNECT", httpStatus: 503 },
+  POD_BUSY: { flag: "CONNECT", httpStatus: 503 },
   CONNECT_FAILED: { flag: "CONNECT", httpStatus: 503 },
   CONNECT_TIMEOUT: { flag: "CONNECT", httpStatus: 503 },
   TUNNEL_TIMEOUT: { flag: "NETWORK_POLICY", httpStatus: 503 },

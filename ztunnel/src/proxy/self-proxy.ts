@@ -6,9 +6,11 @@ import { HBONE_PORT } from "@ambit/common/hbone/limits.ts";
 import { Drain, type DrainMode } from "@ambit/common/process/drain.ts";
 import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
+import { PodAccount } from "../telemetry/pod-account.ts";
 import { acceptTunnels, listenIn } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { socketOptions } from "./dial.ts";
+import { connectionsMax } from "./admit.ts";
 import { handleInbound } from "./inbound.ts";
 import { createPool } from "./tunnel.ts";
 
@@ -29,6 +31,7 @@ export class SelfProxy {
       pool: createPool(context, () => this.pod),
       drain: new Drain(context.clock),
       ownPorts: new Set([HBONE_PORT]),
+      account: new PodAccount(connectionsMax(shared)),
     };
     const options = { port: HBONE_PORT, steered: false, relayed: false };
     const fd = listenIn(context, this.pod, options);

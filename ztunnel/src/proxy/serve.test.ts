@@ -10,6 +10,7 @@ import { TestMesh } from "../state/testing-mesh.ts";
 import { workloadIdentity } from "../state/workload.ts";
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
 import { type TestContext, testContext, testPod } from "../testing/test-context.ts";
+import { PodAccount } from "../telemetry/pod-account.ts";
 import type { Pod } from "./context.ts";
 import { reviewConnections } from "./review.ts";
 import { serve } from "./serve.ts";
@@ -95,6 +96,28 @@ describe("an inbound connection", () => {
     expect(accessLines()).toMatchObject([{ reason: "POLICY_DENIED", id: "one", path: "tcp" }]);
     expect(context.telemetry.failures.find("one")).toMatchObject([{ reason: "POLICY_DENIED" }]);
     client.destroy();
+  });
+
+  it("past the pod's bound is refused before the application hears of it, until one is over", async () => {
+    pod = { ...pod, account: new PodAccount(1) };
+    const first = await arrive(false, "one");
+    await first.started();
+    const second = await arrive(false, "two");
+    await expect(second.ended).rejects.toMatchObject({ code: "POD_BUSY", httpStatus: 503 });
+    expect(pod.account.usage()).toMatchObject({ inbound: 1, opened: 1, refused: 1 });
+    expect(accessLines()).toMatchObject([
+      { reason: "POD_BUSY", id: "two", error: expect.stringContaining("POD_CONNECTIONS_MAX") },
+    ]);
+    first.client.end("bytes");
+    first.client.resume();
+    await first.ended;
+    const third = await arrive(false, "three");
+    await third.started();
+    expect(pod.account.usage()).toMatchObject({ inbound: 1, opened: 2, receivedBytes: 5 });
+    third.client.end();
+    third.client.resume();
+    await third.ended;
+    for (const { client } of [first, second, third]) client.destroy();
   });
 
   it("that lives is listed, and cut when policy turns against it; another is not", async () => {

@@ -11,6 +11,7 @@ import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import { ConnectionTelemetry, type PathKind } from "../telemetry/connection-telemetry.ts";
 import { type Party, partyOfWorkload } from "../telemetry/party.ts";
+import { admit } from "./admit.ts";
 import { authorize } from "./authorize.ts";
 import { Connection } from "./connection.ts";
 import type { Pod, ProxyContext } from "./context.ts";
@@ -81,6 +82,7 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
   const hold = pod.drain.hold();
   const ending = connection.endWith(pod.drain);
   try {
+    using _seat = admit(pod, "inbound", telemetry.counters);
     authorize(context, workload, subject);
     const dialed = dial(context, pod, { ...whereToDial(order), timeoutCode: "CONNECT_TIMEOUT" });
     const app = await connection.unlessAborted(dialed, (late) => late.destroy());

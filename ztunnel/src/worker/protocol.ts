@@ -12,6 +12,7 @@ import type { Explanation } from "../proxy/explain.ts";
 import type { StateDump } from "../state/dump.ts";
 import type { Urgency } from "./certificates.ts";
 import type { Failure } from "../telemetry/failure-log.ts";
+import type { PodUsage } from "../telemetry/pod-account.ts";
 import type { MetricFamily } from "../telemetry/traffic-metrics.ts";
 
 export type XdsKind = "address" | "authorization";
@@ -70,6 +71,11 @@ export interface Requests {
   logLevel: { readonly ask: { readonly filter: string }; readonly answer: null };
   stateDump: { readonly ask: null; readonly answer: StateDump };
   connections: { readonly ask: null; readonly answer: ConnectionSummary[] };
+  /** What each pod has cost this worker. */
+  podUsage: {
+    readonly ask: null;
+    readonly answer: { readonly uid: string; readonly usage: PodUsage }[];
+  };
   metrics: { readonly ask: null; readonly answer: MetricFamily[] };
   /** The latest connections with this id that ended other than well. */
   failures: { readonly ask: { readonly id: string }; readonly answer: Failure[] };

@@ -32,6 +32,7 @@ import { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
 import { OpenSockets } from "../telemetry/open-sockets.ts";
+import { PodMetrics } from "../telemetry/pod-metrics.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
 import { DemandView } from "./demand-view.ts";
@@ -53,6 +54,7 @@ const metrics = new TrafficMetrics();
 const failures = new FailureLog();
 const onDemandDns = new OnDemandDnsMetrics();
 const sockets = new OpenSockets();
+const podMetrics = new PodMetrics(threadCpuSeconds);
 const proxies = new Map<string, PodProxy>();
 let selfProxy: SelfProxy | undefined;
 
@@ -176,6 +178,7 @@ const handlers: Handlers = {
   },
   stateDump: () => dumpState(state),
   connections: () => [...context.connections.summaries(), ...(upkeep?.summaries() ?? [])],
+  podUsage: () => podMetrics.usage(pods()),
   metrics: () => {
     upkeep?.sync();
     return [
@@ -183,6 +186,7 @@ const handlers: Handlers = {
       ...failures.collect(),
       ...onDemandDns.collect(),
       ...sockets.collect(),
+      ...podMetrics.collect(pods()),
       ...context.dns.collect(),
       ...context.policyTelemetry.collect(),
       ...(context.revocation?.collect() ?? []),
@@ -202,6 +206,11 @@ function steerDirectly(uid: string, steering: PodSteering | undefined): void {
   if (proxy === undefined) return;
   direct.setPod(context, proxy.pod, steering);
   upkeep?.podsChanged();
+}
+
+function threadCpuSeconds(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1e6;
 }
 
 /** Asks early for the certificates of our pods, so that the first connection finds them. */
