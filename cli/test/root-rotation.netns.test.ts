@@ -1,8 +1,9 @@
-import { createPrivateKey, randomUUID, X509Certificate } from "node:crypto";
+import { createPrivateKey, type KeyObject, randomUUID, X509Certificate } from "node:crypto";
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, it } from "vitest";
+import { issueRevocationList } from "@ambit/common/testing/revocation-list-issuer.ts";
 import { createRoot } from "@ambit/common/tls/issuer.ts";
 import { generateKeyPair, issueCertificate } from "@ambit/common/tls/x509.ts";
 import { expectAllServed, underLoad } from "./http-load.ts";
@@ -17,6 +18,7 @@ const STEP = { timeout: 20_000, interval: 200 };
 
 interface PluggedIn {
   readonly rootPem: string;
+  readonly rootKey: KeyObject;
   readonly files: Readonly<Record<string, string>>;
 }
 
@@ -44,6 +46,7 @@ function newCa(): PluggedIn {
   );
   return {
     rootPem: root.certificatePem,
+    rootKey: createPrivateKey(root.keyPem),
     files: {
       "ca-cert.pem": intermediatePem,
       "ca-key.pem": key.privateKey.export({ type: "pkcs8", format: "pem" }),
@@ -59,6 +62,7 @@ describe("the root of a running mesh", () => {
     CACERTS_DIR: folder,
     ISTIO_MULTIROOT_MESH: "true",
     SECRET_TTL: "60s",
+    CRL_PATH: join(folder, "ca-crl.pem"),
     // A tunnel for every second request, so that handshakes happen all the time.
     POOL_MAX_STREAMS_PER_CONNECTION: "2",
   });
@@ -67,9 +71,20 @@ describe("the root of a running mesh", () => {
   function plugIn(ca: PluggedIn, roots: readonly PluggedIn[]): void {
     const rootsPem = roots.map(({ rootPem }) => rootPem).join("");
     for (const [name, text] of Object.entries({ ...ca.files, "root-cert.pem": rootsPem })) {
-      writeFileSync(join(folder, `.${name}`), text, { mode: 0o600 });
-      renameSync(join(folder, `.${name}`), join(folder, name));
+      put(name, text);
     }
+  }
+
+  function put(name: string, text: string): void {
+    writeFileSync(join(folder, `.${name}`), text, { mode: 0o600 });
+    renameSync(join(folder, `.${name}`), join(folder, name));
+  }
+
+  /** The list of a root that takes back these certificates. */
+  function revoke({ rootPem, rootKey }: PluggedIn, ...pems: string[]): void {
+    const serialNumbers = pems.map((pem) => new X509Certificate(pem).serialNumber);
+    const issuer = { certificatePem: rootPem, privateKey: rootKey };
+    put("ca-crl.pem", issueRevocationList({ serialNumbers }, issuer));
   }
 
   /** Serial numbers of what all workloads rest on: the intermediate that signed, the roots they trust. */
@@ -114,6 +129,24 @@ describe("the root of a running mesh", () => {
     }
     expectAllServed(expect, await loaded, LOAD_S);
     expect(await trust()).toEqual(resting(after, [after]));
+  });
+
+  it("takes back an intermediate: nobody who rests on it is trusted, until it is given back", async ({
+    expect,
+  }) => {
+    const reach = () => lab.reach("client.shop", "http://far/");
+    revoke(before, before.files["ca-cert.pem"]!);
+    const loaded = () => lab.must("local", "logs", "ztunnel", "--node", "node-1");
+    await expect.poll(loaded, STEP).toContain("revocation lists loaded");
+    expect(await reach()).toBe("reached");
+    revoke(after, after.files["ca-cert.pem"]!);
+    await expect.poll(reach, STEP).toBe("refused");
+    const refused = async () =>
+      (await lab.accessLines("node-1")).filter((line) => line.includes("CERT_REVOKED"));
+    await expect.poll(async () => (await refused()).length, STEP).toBeGreaterThan(0);
+    expect((await refused()).join("\n")).toContain("intermediate certificate revoked by CRL");
+    revoke(after);
+    await expect.poll(reach, STEP).toBe("reached");
   });
 
   it("is not replaced all at once: what there is stays, and traffic goes on", async ({

@@ -1,11 +1,14 @@
 import { once } from "node:events";
+import { generateKeyPairSync } from "node:crypto";
 import net from "node:net";
 import { describe, expect, it } from "vitest";
+import { issueRevocationList } from "../testing/revocation-list-issuer.ts";
 import { TestCa } from "../testing/test-ca.ts";
-import type { WorkloadCertificate } from "./certificate.ts";
+import { certificateFromChain, type WorkloadCertificate } from "./certificate.ts";
 import { type Identity, spiffeId, type SpiffeId } from "./identity.ts";
 import { parseRevocationLists } from "./revocation-list.ts";
 import { Revocations } from "./revocations.ts";
+import { generateKeyPair, issueCertificate } from "./x509.ts";
 import { secureClient, secureServer, type SecureResult } from "./secure.ts";
 
 const HOUR_MS = 3_600_000;
@@ -154,4 +157,39 @@ describe("revoked peers", () => {
     const result = await handshake(good, bad, [spiffeId(identity("other"))], list);
     expect(result.client).toMatchObject({ code: "WRONG_IDENTITY" });
   });
+});
+
+it("a CA may have an RSA key, and its lists count", async () => {
+  const key = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  const validity = { notBeforeMs: Date.now() - HOUR_MS, notAfterMs: Date.now() + HOUR_MS };
+  const rootPem = issueCertificate(
+    { ...validity, publicKey: key.publicKey, organization: "rsa", isCa: true },
+    { selfKey: key.privateKey },
+  );
+  const issuer = { certificatePem: rootPem, privateKey: key.privateKey };
+  const issue = (serviceAccount: string) => {
+    const own = generateKeyPair();
+    const leafPem = issueCertificate(
+      {
+        ...validity,
+        publicKey: own.publicKey,
+        isCa: false,
+        purposes: ["serverAuth", "clientAuth"],
+        sans: [{ type: "uri", value: spiffeId(identity(serviceAccount)) }],
+      },
+      issuer,
+    );
+    const keyPem = own.privateKey.export({ type: "pkcs8", format: "pem" });
+    return certificateFromChain(identity(serviceAccount), keyPem, [leafPem, rootPem]);
+  };
+  const [own, peer] = [issue("client"), issue("server")];
+  const allowed = [spiffeId(identity("server"))];
+  expect((await handshake(own, peer, allowed)).server.ok).toBe(true);
+  const revocations = new Revocations();
+  const serialNumbers = [peer.serialNumber];
+  revocations.replace(
+    parseRevocationLists(Buffer.from(issueRevocationList({ serialNumbers }, issuer))),
+  );
+  const { client: refused } = await handshake(own, peer, allowed, revocations);
+  expect(refused).toMatchObject({ ok: false, code: "REVOKED" });
 });
