@@ -23,6 +23,7 @@ const SIDES: readonly Side[] = ["client", "server", "node"];
 export const CLIENT_IP = "10.78.0.1" as Ip;
 export const SERVER_IP = "10.78.0.2" as Ip;
 export const APP_PORT = 9000;
+const EVERYWHERE: SocketAddress = { ip: "0.0.0.0" as Ip, port: APP_PORT };
 const ECHO: SocketAddress = { ip: SERVER_IP, port: APP_PORT };
 
 const MAIN = resolve(import.meta.dirname, "../src/main.ts");
@@ -114,15 +115,13 @@ export class Lab implements Disposable {
     });
   }
 
-  /** An echo server in the server's namespace. */
-  echo(): void {
+  /** An echo server, by default in the server's namespace on every address. */
+  echo(side: Side = "server", address: SocketAddress = EVERYWHERE): void {
     const server = net.createServer({ allowHalfOpen: true }, (socket) => {
       socket.on("error", () => undefined);
       socket.pipe(socket);
     });
-    server.listen({
-      fd: listenTcp(this.fd("server"), { address: { ip: "0.0.0.0" as Ip, port: APP_PORT } }),
-    });
+    server.listen({ fd: listenTcp(this.fd(side), { address }) });
     this.#servers.push(server);
   }
 

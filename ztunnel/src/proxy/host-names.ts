@@ -1,11 +1,12 @@
 // The addresses of workloads that have only a hostname, looked up when one is dialed, as ztunnel itself
 // sees DNS. Answers are kept for as long as they say; a name that fails is asked again by the next.
 
-import { lookup, Resolver } from "node:dns/promises";
+import { Resolver } from "node:dns/promises";
 import { type Ip, type IpFamily, ipFamily, parseIp } from "@ambit/common/net/ip.ts";
 import type { Clock } from "@ambit/common/process/clock.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { Random } from "../state/endpoint-choice.ts";
+import { lookUpInHosts } from "./hosts-file.ts";
 import { ProxyError } from "./proxy-error.ts";
 
 /** As ztunnel's: far more names than a node's pods talk to. */
@@ -112,34 +113,30 @@ function failed(hostname: string, why: string, cause?: unknown): ProxyError {
 
 /** One try of one server; two tries fit into what a connection waits. */
 const TRY_TIMEOUT_MS = 2_000;
-/** What only the hosts file or a search domain knows comes without a lifetime. */
-const UNKNOWN_TTL_SECONDS = 30;
+/** The hosts file says nothing of lifetimes. */
+const HOSTS_TTL_SECONDS = 30;
 
 /**
- * A and AAAA at once from the servers of resolv.conf, or from `servers`; when neither is there, what
- * the system's own resolver says, which also reads the hosts file.
+ * What the hosts file says, else A and AAAA at once from the servers of resolv.conf, or from `servers`.
+ * Names are absolute: there is no search list.
  */
 export function systemLookup(servers?: readonly string[]): NameLookup {
   const resolver = new Resolver({ timeout: TRY_TIMEOUT_MS, tries: 2 });
   if (servers !== undefined) resolver.setServers(servers);
   return async (hostname) => {
-    const answers = await Promise.allSettled([
+    const known = await lookUpInHosts(hostname.toLowerCase());
+    if (known.length > 0) return { ips: known, ttlSeconds: HOSTS_TTL_SECONDS };
+    const [a, aaaa] = await Promise.allSettled([
       resolver.resolve4(hostname, { ttl: true }),
       resolver.resolve6(hostname, { ttl: true }),
     ]);
-    const records = answers.flatMap((answer) =>
+    const records = [a, aaaa].flatMap((answer) =>
       answer.status === "fulfilled" ? answer.value : [],
     );
-    if (records.length === 0) return askSystem(hostname);
+    if (records.length === 0 && a.status === "rejected") throw a.reason;
     return {
       ips: records.flatMap(({ address }) => parseIp(address) ?? []),
       ttlSeconds: Math.min(...records.map(({ ttl }) => ttl)),
     };
   };
-}
-
-async function askSystem(hostname: string): Promise<NameAnswer> {
-  const found = await lookup(hostname, { all: true });
-  const ips = found.flatMap(({ address }) => parseIp(address) ?? []);
-  return { ips, ttlSeconds: UNKNOWN_TTL_SECONDS };
 }
