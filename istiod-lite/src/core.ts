@@ -103,7 +103,6 @@ function buildIntake(config: Config, around: Surroundings, pusher: MeshPusher, p
     namespace: config.rootNamespace,
     name: config.meshConfigName,
     clock,
-    log: log.scope("mesh-config"),
     onChange: (changed) => events.configure(changed),
     onProblems: (problems) => events.onConfigProblems(problems),
   });

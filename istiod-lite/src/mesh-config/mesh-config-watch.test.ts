@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "@ambit/common/process/clock.ts";
+import { FOLLOW_INTERVAL_MS } from "@ambit/common/process/file-follower.ts";
 import { keyOf, type SourceProblem } from "@ambit/common/resources/source.ts";
-import { memoryLog } from "@ambit/common/telemetry/log.ts";
+import { FakeClock } from "@ambit/common/testing/fake-clock.ts";
 import { objectYaml, parse } from "../testing/mesh-harness.ts";
 import type { MeshConfig } from "./mesh-config.ts";
 import { MeshConfigWatch } from "./mesh-config-watch.ts";
@@ -13,16 +13,15 @@ let folder: string;
 let watched: MeshConfigWatch;
 let seen: MeshConfig[];
 let problems: readonly SourceProblem[];
-let changed: PromiseWithResolvers<void>;
+let clock: FakeClock;
 
 function watching(of: string | undefined): MeshConfigWatch {
   watched = new MeshConfigWatch({
     folder: of,
     namespace: "istio-system",
     name: "istio",
-    clock: systemClock,
-    log: memoryLog().log.scope("mesh-config"),
-    onChange: (config) => (seen.push(config), changed.resolve()),
+    clock,
+    onChange: (config) => seen.push(config),
     onProblems: (now) => (problems = now),
   });
   return watched;
@@ -41,7 +40,7 @@ beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "mesh-config-"));
   seen = [];
   problems = [];
-  changed = Promise.withResolvers();
+  clock = new FakeClock();
 });
 afterEach(() => {
   watched.close();
@@ -53,10 +52,14 @@ describe("the mesh configuration", () => {
     write("mesh", "trustDomain: a.test");
     watching(folder).start();
     expect(seen).toMatchObject([{ trustDomain: "a.test" }]);
-    changed = Promise.withResolvers();
     write("mesh", "trustDomain: b.test");
-    await changed.promise;
+    await clock.advance(FOLLOW_INTERVAL_MS);
     expect(watched.current.trustDomain).toBe("b.test");
+    rmSync(join(folder, "mesh"));
+    await clock.advance(FOLLOW_INTERVAL_MS);
+    expect(watched.current.trustDomain).toBeUndefined();
+    watched.close();
+    expect(clock.pendingTimers).toBe(0);
   });
 
   it("that is broken at the start ends it with a sentence", () => {
@@ -67,15 +70,15 @@ describe("the mesh configuration", () => {
     expect(() => watching(join(folder, "gone")).start()).toThrow("MESH_CONFIG_DIR");
   });
 
-  it("that breaks later is reported, and the last good one holds until it is mended", () => {
+  it("that breaks later is reported, and the last good one holds until it is mended", async () => {
     write("mesh", "trustDomain: a.test");
     watching(folder).start();
     write("mesh", "trustDomain: {");
-    watched.reload();
+    await clock.advance(FOLLOW_INTERVAL_MS);
     expect(watched.current.trustDomain).toBe("a.test");
     expect(problems).toMatchObject([{ file: "ConfigMap istio-system/istio", line: 1 }]);
     write("mesh", "trustDomain: a.test");
-    watched.reload();
+    await clock.advance(FOLLOW_INTERVAL_MS);
     expect(problems).toEqual([]);
     expect(seen).toHaveLength(1);
   });

@@ -2,18 +2,16 @@
 // ConfigMap itself among the resources, which beats the folder key by key. What does not parse is reported,
 // and the last good version stays in force.
 
-import { type FSWatcher, readFileSync, watch } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import type { Clock, Timer } from "@ambit/common/process/clock.ts";
-import { errorCode, errorMessage, UserError } from "@ambit/common/process/errors.ts";
+import type { Clock } from "@ambit/common/process/clock.ts";
+import { errorMessage, UserError } from "@ambit/common/process/errors.ts";
+import { FileFollower } from "@ambit/common/process/file-follower.ts";
 import type { ResourceEvent, SourceProblem } from "@ambit/common/resources/source.ts";
-import type { Logger } from "@ambit/common/telemetry/log.ts";
 import { type MeshConfig, type MeshConfigData, parseMeshConfig } from "./mesh-config.ts";
 
 const KEYS = ["mesh", "ambit"] as const;
-/** A mounted ConfigMap is replaced in several steps: look once they are done. */
-const SETTLE_MS = 100;
 
 export interface MeshConfigWatchOptions {
   readonly folder: string | undefined;
@@ -21,7 +19,6 @@ export interface MeshConfigWatchOptions {
   readonly namespace: string;
   readonly name: string;
   readonly clock: Clock;
-  readonly log: Logger;
   /** Called when what holds has changed; first by start(), if there is anything. */
   readonly onChange: (config: MeshConfig) => void;
   /** Everything that is wrong now. */
@@ -30,9 +27,9 @@ export interface MeshConfigWatchOptions {
 
 export class MeshConfigWatch {
   readonly #options: MeshConfigWatchOptions;
-  #watcher: FSWatcher | undefined;
-  #settle: Timer | undefined;
-  #files: MeshConfigData = {};
+  readonly #followers: FileFollower[] = [];
+  /** By key; one without file is not set. */
+  readonly #files: Record<string, string> = {};
   #object: MeshConfigData = {};
   #current: MeshConfig = parseMeshConfig({});
   #problem = "";
@@ -48,58 +45,46 @@ export class MeshConfigWatch {
 
   /** Throws UserError when the folder cannot be read, or what is in it is wrong: there is no last good one. */
   start(): void {
-    const { folder, log } = this.#options;
+    const { folder, clock } = this.#options;
     if (folder === undefined) return;
     try {
-      this.#files = readFiles(folder);
+      statSync(folder);
+      let started = false;
+      for (const key of KEYS) {
+        const follower = new FileFollower({
+          path: join(folder, key),
+          clock,
+          onContent: (content) => {
+            if (content === undefined) delete this.#files[key];
+            else this.#files[key] = content.toString("utf8");
+            if (started) this.#parse();
+          },
+          onError: (reason) => this.#report(reason),
+        });
+        this.#followers.push(follower);
+      }
       this.#take(parseMeshConfig(this.#files));
-      this.#watcher = watch(folder, () => this.#touched());
+      started = true;
     } catch (error) {
       throw new UserError(`MESH_CONFIG_DIR ${folder}: ${errorMessage(error)}`);
     }
-    this.#watcher.on("error", (error) => {
-      log.warn("the mesh configuration is no longer watched", { error: errorMessage(error) });
-    });
-    this.#watcher.unref();
   }
 
   close(): void {
-    this.#settle?.cancel();
-    this.#watcher?.close();
+    for (const follower of this.#followers) follower.close();
   }
 
   /** Looks for the ConfigMap among the events. */
   apply(events: readonly ResourceEvent[]): void {
     const { namespace, name } = this.#options;
     for (const event of events) {
-      if (event.type === "upsert") {
-        const { resource } = event;
-        if (resource.kind !== "ConfigMap") continue;
-        const { metadata, data = {} } = resource;
-        if (metadata.name === name && metadata.namespace === namespace) this.#object = data;
-      } else {
-        const { key } = event;
-        if (key.kind !== "ConfigMap" || key.name !== name || key.namespace !== namespace) continue;
-        this.#object = {};
-      }
+      const key = event.type === "upsert" ? event.resource.metadata : event.key;
+      const kind = event.type === "upsert" ? event.resource.kind : event.key.kind;
+      if (kind !== "ConfigMap" || key.name !== name || key.namespace !== namespace) continue;
+      const found = event.type === "upsert" ? event.resource : undefined;
+      this.#object = found?.kind === "ConfigMap" ? (found.data ?? {}) : {};
       this.#parse();
     }
-  }
-
-  #touched(): void {
-    this.#settle?.cancel();
-    this.#settle = this.#options.clock.after(SETTLE_MS, () => this.reload());
-  }
-
-  /** Reads the folder again. */
-  reload(): void {
-    try {
-      this.#files = readFiles(this.#options.folder!);
-    } catch (error) {
-      this.#report(errorMessage(error));
-      return;
-    }
-    this.#parse();
   }
 
   #parse(): void {
@@ -125,17 +110,4 @@ export class MeshConfigWatch {
     const place = { file: `ConfigMap ${namespace}/${name}`, line: 1, field: "data" };
     onProblems(problem === "" ? [] : [{ ...place, message: problem }]);
   }
-}
-
-/** A key without file is not set. */
-function readFiles(folder: string): MeshConfigData {
-  const data: Record<string, string> = {};
-  for (const key of KEYS) {
-    try {
-      data[key] = readFileSync(join(folder, key), "utf8");
-    } catch (error) {
-      if (errorCode(error) !== "ENOENT") throw error;
-    }
-  }
-  return data;
 }
