@@ -81,8 +81,9 @@ export interface Config {
   readonly metricsPort: number;
   readonly readinessPort: number;
   readonly workerThreads: number;
-  /** One pod's connections at a time, both directions, all workers together. */
-  readonly podConnectionsMax: number;
+  /** One pod's connections at a time, as client and as server, all workers together. */
+  readonly podOutboundMax: number;
+  readonly podInboundMax: number;
   readonly drainDeadlineMs: number;
   readonly logLevel: string;
   readonly logFormat: "plain" | "json";
@@ -203,10 +204,8 @@ function readPods(read: EnvironmentReader) {
   return {
     portReuse,
     workerThreads: parseWorkerThreads(read, portReuse),
-    podConnectionsMax: read.integer("POD_CONNECTIONS_MAX", POD_CONNECTIONS_MAX, {
-      min: 1,
-      max: POD_CONNECTIONS_LIMIT,
-    }),
+    podOutboundMax: read.integer("POD_OUTBOUND_CONNECTIONS_MAX", POD_OUTBOUND_MAX, POD_BOUND),
+    podInboundMax: read.integer("POD_INBOUND_CONNECTIONS_MAX", POD_INBOUND_MAX, POD_BOUND),
     proxyEnabled: read.flag("ENABLE_PROXY", true),
     zdsSocket: read.text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
     originalSource: read.text("ENABLE_ORIG_SRC") === undefined ? "auto" : spoof,
@@ -299,10 +298,12 @@ function parseKeepalive(read: EnvironmentReader): Keepalive | undefined {
 const DEFAULT_CPU_SHARE = 0.25;
 const WORKER_THREADS_MAX = 256;
 
-/** Half of the ports that one pod has for its connections to one destination: busy, not yet at a loss. */
-const POD_CONNECTIONS_MAX = 16_384;
+/** Half of the ports that a pod has for its connections to one destination: busy, not yet at a loss. */
+const POD_OUTBOUND_MAX = 16_384;
+/** Four clients at their bound: no single one can take all of a server. */
+const POD_INBOUND_MAX = 65_536;
 /** As many descriptors as a process may usually have. */
-const POD_CONNECTIONS_LIMIT = 1_048_576;
+const POD_BOUND = { min: 1, max: 1_048_576 };
 
 /**
  * ZTUNNEL_WORKER_THREADS: a number, a percentage of the CPUs, or 0 for all. By default the CPU limit,

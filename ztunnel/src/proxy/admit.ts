@@ -2,7 +2,7 @@
 
 import type { ByteCounters } from "@ambit/common/hbone/stream.ts";
 import type { Direction } from "../telemetry/connection-telemetry.ts";
-import type { Seat } from "../telemetry/pod-account.ts";
+import type { ConnectionBounds, Seat } from "../telemetry/pod-account.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { ProxyError } from "./proxy-error.ts";
 
@@ -10,14 +10,13 @@ import { ProxyError } from "./proxy-error.ts";
 export function admit({ account }: Pod, direction: Direction, counters: ByteCounters): Seat {
   const seat = account.open(direction, counters);
   if (seat !== undefined) return seat;
-  throw new ProxyError(
-    "POD_BUSY",
-    `the pod has ${account.connectionsMax} connections in this ztunnel worker already, as many as it may: ` +
-      "close some, or raise POD_CONNECTIONS_MAX",
-  );
+  const has = `${account.bounds[direction]} ${direction} connections in this ztunnel worker`;
+  const setting = `POD_${direction.toUpperCase()}_CONNECTIONS_MAX`;
+  throw new ProxyError("POD_BUSY", `the pod has ${has}, as many as it may: raise ${setting}`);
 }
 
-/** One worker's share of a pod's bound: the kernel spreads a pod's connections over the workers. */
-export function connectionsMax({ config }: ProxyContext): number {
-  return Math.ceil(config.podConnectionsMax / config.workerThreads);
+/** One worker's share of a pod's bounds: the kernel spreads a pod's connections over the workers. */
+export function connectionBounds({ config }: Pick<ProxyContext, "config">): ConnectionBounds {
+  const share = (max: number) => Math.ceil(max / config.workerThreads);
+  return { inbound: share(config.podInboundMax), outbound: share(config.podOutboundMax) };
 }

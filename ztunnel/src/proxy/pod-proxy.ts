@@ -11,7 +11,7 @@ import { DnsProxy } from "../dns/server.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
 import { PodAccount } from "../telemetry/pod-account.ts";
 import type { Pod, ProxyContext } from "./context.ts";
-import { connectionsMax } from "./admit.ts";
+import { connectionBounds } from "./admit.ts";
 import { socketOptions } from "./dial.ts";
 import { HANDOVER_MS, PodListeners, type PodSteering } from "./pod-listeners.ts";
 import { listenForSocks } from "./socks5.ts";
@@ -43,7 +43,7 @@ export class PodProxy {
     const drain = new Drain(context.clock);
     const dialer = new ByteDialer(netnsFd, socketOptions(context));
     const pool = createPool(context, () => this.pod);
-    const account = new PodAccount(connectionsMax(context));
+    const account = new PodAccount(connectionBounds(context));
     this.pod = { uid, info, netnsFd, drain, dialer, pool, ownPorts: this.#ownPorts, account };
     try {
       if (context.config.dnsProxy) this.#dns = new DnsProxy(context, this.pod);

@@ -10,7 +10,7 @@ import { PodAccount } from "../telemetry/pod-account.ts";
 import { acceptTunnels, listenIn } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { socketOptions } from "./dial.ts";
-import { connectionsMax } from "./admit.ts";
+import { connectionBounds } from "./admit.ts";
 import { handleInbound } from "./inbound.ts";
 import { createPool } from "./tunnel.ts";
 
@@ -31,7 +31,7 @@ export class SelfProxy {
       pool: createPool(context, () => this.pod),
       drain: new Drain(context.clock),
       ownPorts: new Set([HBONE_PORT]),
-      account: new PodAccount(connectionsMax(shared)),
+      account: new PodAccount(connectionBounds(shared)),
     };
     const options = { port: HBONE_PORT, steered: false, relayed: false };
     const fd = listenIn(context, this.pod, options);

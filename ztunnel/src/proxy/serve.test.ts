@@ -99,14 +99,18 @@ describe("an inbound connection", () => {
   });
 
   it("past the pod's bound is refused before the application hears of it, until one is over", async () => {
-    pod = { ...pod, account: new PodAccount(1) };
+    pod = { ...pod, account: new PodAccount({ inbound: 1, outbound: 0 }) };
     const first = await arrive(false, "one");
     await first.started();
     const second = await arrive(false, "two");
     await expect(second.ended).rejects.toMatchObject({ code: "POD_BUSY", httpStatus: 503 });
     expect(pod.account.usage()).toMatchObject({ inbound: 1, opened: 1, refused: 1 });
     expect(accessLines()).toMatchObject([
-      { reason: "POD_BUSY", id: "two", error: expect.stringContaining("POD_CONNECTIONS_MAX") },
+      {
+        reason: "POD_BUSY",
+        id: "two",
+        error: expect.stringContaining("POD_INBOUND_CONNECTIONS_MAX"),
+      },
     ]);
     first.client.end("bytes");
     first.client.resume();

@@ -1,13 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { NO_USAGE, PodAccount, type Seat, sumUsage } from "./pod-account.ts";
+import type { Direction } from "./connection-telemetry.ts";
 import { PodMetrics } from "./pod-metrics.ts";
 
 const counted = (sent: number, received: number) => ({ sent, received });
 
 describe("a pod's account", () => {
   it("counts connections and bytes while they last and when they are over", () => {
-    const account = new PodAccount(10);
+    const account = new PodAccount({ inbound: 10, outbound: 10 });
     const counters = counted(1, 2);
     const inbound = account.open("inbound", counters)!;
     const outbound = account.open("outbound", counted(10, 20))!;
@@ -22,24 +23,25 @@ describe("a pod's account", () => {
   });
 
   it("refuses the first connection past its bound, and takes one again when one is over", () => {
-    const account = new PodAccount(2);
-    const first = account.open("inbound", counted(0, 0))!;
-    expect(account.open("outbound", counted(0, 0))).toBeDefined();
-    expect(account.open("outbound", counted(0, 0))).toBeUndefined();
-    expect(account.open("inbound", counted(0, 0))).toBeUndefined();
-    expect(account.usage()).toMatchObject({ opened: 2, refused: 2 });
+    const account = new PodAccount({ inbound: 2, outbound: 1 });
+    const open = (direction: Direction) => account.open(direction, counted(0, 0));
+    const first = open("inbound")!;
+    expect([open("inbound"), open("outbound")]).not.toContain(undefined);
+    expect([open("inbound"), open("outbound")]).toEqual([undefined, undefined]);
+    expect(account.usage()).toMatchObject({ inbound: 2, outbound: 1, opened: 3, refused: 2 });
     first[Symbol.dispose]();
-    expect(account.open("outbound", counted(0, 0))).toBeDefined();
+    expect(open("outbound")).toBeUndefined();
+    expect(open("inbound")).toBeDefined();
   });
 
-  it("never has more than its bound, and never loses a byte, whatever comes and goes", () => {
+  it("never has more than its bounds, and never loses a byte, whatever comes and goes", () => {
     const action = fc.oneof(
       fc.record({ open: fc.constantFrom("inbound", "outbound"), bytes: fc.nat(1000) }),
       fc.record({ close: fc.nat(100) }),
     );
     fc.assert(
       fc.property(fc.array(action), (actions) => {
-        const account = new PodAccount(5);
+        const account = new PodAccount({ inbound: 3, outbound: 2 });
         const seats: Seat[] = [];
         let bytes = 0;
         for (const each of actions) {
@@ -49,7 +51,8 @@ describe("a pod's account", () => {
             if (seat !== undefined) bytes += each.bytes;
             if (seat !== undefined) seats.push(seat);
           }
-          expect(seats.length).toBeLessThanOrEqual(5);
+          const { inbound, outbound } = account.usage();
+          expect([inbound > 3, outbound > 2]).toEqual([false, false]);
         }
         const { inbound, outbound, sentBytes } = account.usage();
         expect([inbound + outbound, sentBytes]).toEqual([seats.length, bytes]);
@@ -73,7 +76,7 @@ describe("the metrics of a worker's pods", () => {
   const pod = (name: string) => ({
     uid: `uid-${name}`,
     info: { name, namespace: "shop", serviceAccount: "sa" },
-    account: new PodAccount(1),
+    account: new PodAccount({ inbound: 1, outbound: 1 }),
   });
 
   it("name the pod; processor time goes to whom the work was done for", () => {

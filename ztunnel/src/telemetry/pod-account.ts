@@ -34,8 +34,11 @@ export const NO_USAGE: PodUsage = {
  */
 const CONNECTION_COST_BYTES = 256 * 1024;
 
+/** How many connections a pod may have at a time, as client and as server. */
+export type ConnectionBounds = Readonly<Record<Direction, number>>;
+
 export class PodAccount {
-  readonly #connectionsMax: number;
+  readonly bounds: ConnectionBounds;
   readonly #live = new ChurnSet<Seat>();
   #inbound = 0;
   #opened = 0;
@@ -46,13 +49,14 @@ export class PodAccount {
   /** The work that processor time has been charged for. */
   #charged = 0;
 
-  constructor(connectionsMax: number) {
-    this.#connectionsMax = connectionsMax;
+  constructor(bounds: ConnectionBounds) {
+    this.bounds = bounds;
   }
 
   /** A connection begins; undefined when the pod has as many as it may. */
   open(direction: Direction, counters: ByteCounters): Seat | undefined {
-    if (this.#live.size >= this.#connectionsMax) {
+    const live = direction === "inbound" ? this.#inbound : this.#live.size - this.#inbound;
+    if (live >= this.bounds[direction]) {
       this.#refused++;
       return undefined;
     }
@@ -68,10 +72,6 @@ export class PodAccount {
     if (direction === "inbound") this.#inbound--;
     this.#sentBytes += counters.sent;
     this.#receivedBytes += counters.received;
-  }
-
-  get connectionsMax(): number {
-    return this.#connectionsMax;
   }
 
   usage(): PodUsage {

@@ -69,7 +69,7 @@ export class PodMetrics {
       ),
       family(
         "connections_refused_total",
-        "Connections refused because their pod had POD_CONNECTIONS_MAX of them",
+        "Connections refused because their pod had as many as it may",
         "counter",
         samples(({ refused }) => [[{}, refused]]),
       ),

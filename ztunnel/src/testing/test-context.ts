@@ -21,6 +21,7 @@ import { FailureLog } from "../telemetry/failure-log.ts";
 import { DnsTelemetry } from "../telemetry/dns-telemetry.ts";
 import { PolicyTelemetry } from "../telemetry/policy-telemetry.ts";
 import { OnDemandDnsMetrics } from "../telemetry/on-demand-dns.ts";
+import { connectionBounds } from "../proxy/admit.ts";
 import { PodAccount } from "../telemetry/pod-account.ts";
 import { OpenSockets } from "../telemetry/open-sockets.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
@@ -93,7 +94,7 @@ export function testPod({ clock, config }: TestContext, info: PodInfo): Pod {
     uid: `uid-${info.name}`,
     info,
     netnsFd: undefined,
-    account: new PodAccount(config.podConnectionsMax),
+    account: new PodAccount(connectionBounds({ config })),
     dialer: new ByteDialer(undefined),
     ownPorts: new Set([15_001, 15_006, 15_008]),
     drain: new Drain(clock),
