@@ -53,7 +53,8 @@ export async function buildApp(config: Config, given: Partial<Surroundings> = {}
   readiness.expect("manifests", "listeners");
   const web = await startWeb(config, core, readiness, starting);
   const source = new FolderSource(config.manifests, around.clock);
-  starting.defer(() => (source.close(), core.pusher.close(), core.applied.close()));
+  starting.defer(() => source.close());
+  for (const part of [core.pusher, core.applied, core.statuses]) starting.defer(() => part.close());
   await source.start(core.events);
   core.pusher.flush();
   readiness.done("manifests");

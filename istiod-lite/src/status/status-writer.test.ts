@@ -40,7 +40,7 @@ function setUp() {
   const clock = new FakeClock();
   const { log, lines } = memoryLog("info");
   const writer = new StatusWriter({ writer: memory, clock, log: log.scope("status") });
-  return { memory, writer, lines, written: () => clock.advance(0) };
+  return { memory, writer, lines, clock, written: () => clock.advance(0) };
 }
 
 describe("statuses", () => {
@@ -102,15 +102,35 @@ describe("statuses", () => {
     expect(types()).toEqual([]);
   });
 
-  it("that cannot be written are reported, and tried again when they change", async () => {
-    const { memory, writer, lines, written } = setUp();
-    memory.failures = 1;
+  it("that cannot be written are reported once, and tried again until they are", async () => {
+    const { memory, writer, lines, clock, written } = setUp();
+    memory.failures = 2;
     writer.update([status("a", "1")]);
     await written();
-    expect(lines.join()).toContain("no room");
-    writer.update([status("a", "2")]);
-    await written();
+    await clock.advance(5_000);
+    expect([lines.filter((line) => line.includes("no room")).length, memory.writes]).toEqual([
+      1,
+      [],
+    ]);
+    await clock.advance(5_000);
     expect(memory.writes).toEqual(["a"]);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it("are not tried again when the object went, nor after the end", async () => {
+    const { memory, writer, clock, written } = setUp();
+    memory.failures = 2;
+    writer.update([status("a", "1"), status("b", "1")]);
+    await written();
+    writer.forget(status("a", "").key);
+    await clock.advance(5_000);
+    expect(memory.writes).toEqual(["b"]);
+    memory.failures = 1;
+    writer.update([status("b", "2")]);
+    await written();
+    writer.close();
+    await clock.advance(60_000);
+    expect(memory.writes).toEqual(["b"]);
   });
 
   it("are known even where nobody can write them", async () => {

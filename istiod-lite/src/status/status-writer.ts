@@ -1,7 +1,7 @@
 // Writes statuses to their objects, one after the other, when a writer is there; what is wanted now is shown
 // by /debug either way. Coalesces by object, and leaves alone what has been written already.
 
-import type { Clock } from "@ambit/common/process/clock.ts";
+import type { Clock, Timer } from "@ambit/common/process/clock.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { keyText, type ResourceKey, type ResourceWriter } from "@ambit/common/resources/source.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
@@ -13,6 +13,9 @@ export interface StatusWriterOptions {
   readonly log: Logger;
 }
 
+/** What could not be written is tried again this long after: a conflict, a store that is away. */
+const RETRY_AFTER_MS = 5_000;
+
 export class StatusWriter {
   readonly #options: StatusWriterOptions;
   readonly #wanted = new Map<string, ObjectStatus>();
@@ -20,6 +23,9 @@ export class StatusWriter {
   readonly #applied = new Map<string, Condition>();
   /** Keys of those not written yet. */
   readonly #pending = new Set<string>();
+  /** Keys of those that could not be written, and why. */
+  readonly #failed = new Map<string, string>();
+  #retry: Timer | undefined;
   #writing = false;
 
   constructor(options: StatusWriterOptions) {
@@ -60,6 +66,12 @@ export class StatusWriter {
     this.#wanted.delete(keyText(key));
     this.#applied.delete(keyText(key));
     this.#pending.delete(keyText(key));
+    this.#failed.delete(keyText(key));
+  }
+
+  close(): void {
+    this.#retry?.cancel();
+    this.#pending.clear();
   }
 
   #statusOf(key: string): ObjectStatus | undefined {
@@ -69,20 +81,33 @@ export class StatusWriter {
     return { ...status, conditions: [...status.conditions, applied] };
   }
 
-  /** What comes meanwhile joins. A failed write is reported, and repeated only when the status changes. */
+  /** What comes meanwhile joins. */
   async #writePending(): Promise<void> {
-    const { writer, clock, log } = this.#options;
+    const { writer, clock } = this.#options;
     this.#writing = true;
     for (const key of this.#pending) {
       this.#pending.delete(key);
       const status = this.#statusOf(key)!;
       try {
         await writer?.patch(status.key, (object) => withStatus(object, status, clock.nowMs()));
+        this.#failed.delete(key);
       } catch (error) {
-        log.warn("cannot write status", { object: key, error: errorMessage(error) });
+        this.#fail(key, errorMessage(error));
       }
     }
     this.#writing = false;
+  }
+
+  /** Reports it once for each reason, and tries again. */
+  #fail(key: string, error: string): void {
+    const { clock, log } = this.#options;
+    if (this.#failed.get(key) !== error) log.warn("cannot write status", { object: key, error });
+    this.#failed.set(key, error);
+    this.#retry ??= clock.after(RETRY_AFTER_MS, () => {
+      this.#retry = undefined;
+      for (const failed of this.#failed.keys()) this.#pending.add(failed);
+      if (!this.#writing) void this.#writePending();
+    });
   }
 }
 
