@@ -36,6 +36,7 @@ export interface StatusPod {
   readonly node: string;
   readonly netns: string;
   readonly ips: readonly string[];
+  readonly pids: readonly number[];
   readonly ready: boolean;
   readonly mesh: string;
 }
@@ -45,6 +46,7 @@ export interface StatusNode {
   readonly netns: string;
   /** The fabric's end of the node's link. */
   readonly link: string;
+  readonly redirection: { readonly backend: string; readonly reason?: string };
 }
 
 export interface StatusComponent {

@@ -126,6 +126,7 @@ export class PodMesh implements PodDirectory {
       return this.#options.log.warn("namespace of an enrolled pod not found", at(pod));
     }
     entry.acknowledged = true;
+    if (verifyRules) await this.#options.backend.adopt(entry.netns!);
     const installed = podRedirection(pod, this.#options.defaults);
     entry.installed = installed;
     entry.slot = this.#options.backend.slotOf(entry.netns!, installed);

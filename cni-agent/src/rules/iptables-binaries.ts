@@ -29,6 +29,13 @@ export async function detectIptables(hostNetns: NetnsHandle | undefined): Promis
   throw new AgentError("command-missing", "iptables is not installed: install it on the node");
 }
 
+/** The kinds that work here; mostly both, one or none. */
+export async function usableIptables(hostNetns: NetnsHandle | undefined): Promise<IptablesKind[]> {
+  const kinds = ["nft", "legacy"] as const;
+  const listings = await Promise.all(kinds.map((kind) => listing(hostNetns, kind)));
+  return kinds.filter((_, index) => listings[index] !== undefined);
+}
+
 async function hasRules(netns: NetnsHandle | undefined, kind: IptablesKind): Promise<boolean> {
   return /^(\[\d+:\d+\] )?-A /m.test((await listing(netns, kind)) ?? "");
 }

@@ -10,7 +10,7 @@ import { failureCode } from "../errors.ts";
 import type { TranslatingBackend } from "./backend.ts";
 import { type GateCheck, GateError, type OpenedEbpf, openEbpf } from "./ebpf-gate.ts";
 import { openRemains } from "./ebpf-remains.ts";
-import { detectIptables } from "./iptables-binaries.ts";
+import { detectIptables, usableIptables } from "./iptables-binaries.ts";
 import { IptablesBackend } from "./iptables-backend.ts";
 import { NftablesBackend } from "./nftables-backend.ts";
 import { runCommand } from "./run-command.ts";
@@ -81,7 +81,8 @@ export class RedirectionChoice implements Disposable {
       );
     }
     const remains = ebpf ? undefined : openRemains(pinFolder(options.bpfFs, options.nodeName));
-    const backend = new SwitchingBackend({ translating, ebpf: ebpf?.backend, remains });
+    const others = await otherTranslations(options, translating);
+    const backend = new SwitchingBackend({ translating, ebpf: ebpf?.backend, remains, others });
     const fallback =
       opened instanceof GateError ? { check: opened.check, message: opened.message } : undefined;
     return new RedirectionChoice({ mode, backend, ebpf, fallback });
@@ -151,6 +152,19 @@ async function translatingBackend(options: ChoiceOptions): Promise<TranslatingBa
     if (failureCode(error) !== "command-missing") throw error;
     throw new UserError("neither nft nor iptables works on this node: install nftables");
   }
+}
+
+/** What the node could also have used: an agent with other settings may have. */
+async function otherTranslations(
+  { hostNetns, probeUid }: ChoiceOptions,
+  { name }: TranslatingBackend,
+): Promise<TranslatingBackend[]> {
+  if (name === "iptables") {
+    const usable = await hasNft(hostNetns);
+    return usable ? [new NftablesBackend({ hostNetns, probeUid })] : [];
+  }
+  const kinds = await usableIptables(hostNetns);
+  return kinds.map((kind) => new IptablesBackend({ kind, hostNetns, probeUid }));
 }
 
 async function hasNft(hostNetns: NetnsHandle | undefined): Promise<boolean> {

@@ -5,6 +5,7 @@
 import { ipFamily } from "@ambit/common/net/ip.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import { listensOn } from "@ambit/common/sys/listening-ports.ts";
 import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
 import type {
   PodRedirection,
@@ -29,20 +30,26 @@ export interface SwitchingOptions {
   readonly ebpf: EbpfBackend | undefined;
   /** What an earlier agent may have left, where eBPF is not used any more. */
   readonly remains?: EbpfState | undefined;
+  /** Means of translation that an earlier agent may have used in the pods. */
+  readonly others?: readonly TranslatingBackend[];
 }
 
 export class SwitchingBackend implements RedirectionBackend {
   readonly #translating: TranslatingBackend;
   readonly #ebpf: EbpfBackend | undefined;
   readonly #remains: EbpfState | undefined;
+  readonly #others: readonly TranslatingBackend[];
   #useEbpf: boolean;
+  /** Pods, by cookie, with rules of one of the others. */
+  readonly #former = new Map<bigint, TranslatingBackend>();
   /** Pods, by cookie, of which it is known that nothing of the other way is left. */
   readonly #settled = new Set<bigint>();
 
-  constructor({ translating, ebpf, remains }: SwitchingOptions) {
+  constructor({ translating, ebpf, remains, others = [] }: SwitchingOptions) {
     this.#translating = translating;
     this.#ebpf = ebpf;
     this.#remains = remains;
+    this.#others = others;
     this.#useEbpf = ebpf !== undefined;
   }
 
@@ -64,10 +71,10 @@ export class SwitchingBackend implements RedirectionBackend {
     this.#settled.delete(cookieOfNetns(netns.fd));
     const ebpf = this.#ebpfFor(redirection);
     if (ebpf === undefined) return this.#installTranslation(netns, redirection);
-    if (ebpf.isActive(netns) || !(await this.#translating.isPresent(netns))) {
-      return ebpf.install(netns, redirection);
+    if (!ebpf.isActive(netns) && (await this.#isTranslated(netns))) {
+      return ebpf.prepare(netns, redirection);
     }
-    await ebpf.prepare(netns, redirection);
+    await ebpf.install(netns, redirection);
   }
 
   /** ztunnel serves the pod: what was prepared takes over, and what the other way has no more use for goes. */
@@ -76,17 +83,28 @@ export class SwitchingBackend implements RedirectionBackend {
     if (this.#settled.has(cookie)) return;
     const ebpf = this.#ebpfFor(redirection);
     if (ebpf === undefined) {
-      // Never before the other way is there.
-      if (!(await this.#translating.isPresent(netns))) return;
+      if (this.#hasEbpf(netns)) {
+        // Never before the other way is there, and leads to somebody.
+        if (!listensOn(netns.fd, OUTBOUND_PORT)) return;
+        if (!(await this.#translating.isPresent(netns))) return;
+      }
       this.#retireEbpf(netns);
-      this.#settled.add(cookie);
+      if (await this.#retire(this.#former.get(cookie), netns)) this.#settled.add(cookie);
       return;
     }
     if (!ebpf.isActive(netns)) {
       if (!ebpf.isServed(netns)) return;
       ebpf.activate(netns, redirection);
     }
-    if (await this.#retireTranslation(netns)) this.#settled.add(cookie);
+    const former = await this.#retire(this.#former.get(cookie), netns);
+    if ((await this.#retire(this.#translating, netns)) && former) this.#settled.add(cookie);
+  }
+
+  /** At the agent's start: an earlier one may have translated this pod's addresses by other means. */
+  async adopt(netns: NetnsHandle): Promise<void> {
+    for (const other of this.#others) {
+      if (await other.isPresent(netns)) this.#former.set(cookieOfNetns(netns.fd), other);
+    }
   }
 
   /** Captures no new connection any more; those that were captured go on until `remove`. */
@@ -97,7 +115,10 @@ export class SwitchingBackend implements RedirectionBackend {
   }
 
   async remove(netns: NetnsHandle): Promise<void> {
-    this.#settled.delete(cookieOfNetns(netns.fd));
+    const cookie = cookieOfNetns(netns.fd);
+    this.#settled.delete(cookie);
+    await this.#former.get(cookie)?.remove(netns);
+    this.#former.delete(cookie);
     await this.#ebpf?.remove(netns);
     this.#retireEbpf(netns);
     await this.#translating.remove(netns);
@@ -105,7 +126,9 @@ export class SwitchingBackend implements RedirectionBackend {
   }
 
   forget(netns: NetnsHandle): void {
-    this.#settled.delete(cookieOfNetns(netns.fd));
+    const cookie = cookieOfNetns(netns.fd);
+    this.#settled.delete(cookie);
+    this.#former.delete(cookie);
     this.#retireEbpf(netns);
     this.#ebpf?.collectGarbage();
   }
@@ -165,11 +188,15 @@ export class SwitchingBackend implements RedirectionBackend {
     if (this.#remains.steering.pods().size === 0) this.#remains.pins.removeAll();
   }
 
+  async #isTranslated(netns: NetnsHandle): Promise<boolean> {
+    return this.#former.has(cookieOfNetns(netns.fd)) || (await this.#translating.isPresent(netns));
+  }
+
   /** True when nothing is left. */
-  async #retireTranslation(netns: NetnsHandle): Promise<boolean> {
-    if (!(await this.#translating.isPresent(netns))) return true;
+  async #retire(former: TranslatingBackend | undefined, netns: NetnsHandle): Promise<boolean> {
+    if (former === undefined || !(await former.isPresent(netns))) return true;
     const inUse = await hasTranslatedConnections(netns);
-    await this.#translating.retire(netns, inUse);
+    await former.retire(netns, inUse);
     return !inUse;
   }
 }

@@ -1,0 +1,136 @@
+// Upgrades under load, as a user's pods meet them: another ztunnel takes over, another node agent does, and
+// a node changes the way in which it redirects. No request fails, and no connection is cut.
+
+import type { ChildProcess } from "node:child_process";
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab } from "./lab.ts";
+import { OrphanedMesh } from "./orphaned-mesh.ts";
+import { SHOP } from "./shop.ts";
+
+const LOAD = join(import.meta.dirname, "load-client.ts");
+const LOAD_MAX_S = 120;
+/** Load before and after what happens. */
+const MARGIN_MS = 1_500;
+const SOON = { timeout: 20_000, interval: 50 };
+/** Applications that last are given a minute, and more than they need, to end by themselves. */
+const PATIENT = { CONNECTION_TERMINATION_DEADLINE: "90s" };
+
+interface Result {
+  readonly sent: number;
+  readonly failed: number;
+  readonly talks: number;
+  readonly cut: number;
+  readonly problems: readonly string[];
+}
+
+const lab = new Lab(PATIENT);
+let mesh: OrphanedMesh;
+
+beforeAll(async () => {
+  await lab.up(SHOP);
+  mesh = await OrphanedMesh.of(lab);
+});
+afterAll(async () => {
+  await mesh.endAll();
+  await lab.down();
+});
+
+async function underLoad(action: () => Promise<void>): Promise<Result> {
+  const program = [process.execPath, LOAD, `${LOAD_MAX_S}`, "near", "far"];
+  const load = mesh.inPod("client", program);
+  const result = output(load);
+  await pause(MARGIN_MS);
+  try {
+    await action();
+    await pause(MARGIN_MS);
+  } finally {
+    load.kill("SIGTERM");
+  }
+  return JSON.parse(await result) as Result;
+}
+
+function output(child: ChildProcess): Promise<string> {
+  let text = "";
+  child.stdout!.on("data", (chunk: Buffer) => (text += chunk.toString()));
+  return new Promise((resolve) => child.on("close", () => resolve(text)));
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Lasting connections of a ztunnel that leaves end with it: only new ones are asked for there. */
+function expectNothingLost({ sent, failed, talks, cut, problems }: Result): void {
+  expect(problems).toEqual([]);
+  expect({ failed, cut }).toEqual({ failed: 0, cut: 0 });
+  expect(Math.min(sent, talks)).toBeGreaterThan(50);
+}
+
+const backend = (node: string) => {
+  const object = mesh.store.get({ kind: "Node", namespace: "", name: node });
+  const conditions = object?.kind === "Node" ? (object.status?.conditions ?? []) : [];
+  return conditions.find(({ type }) => type === "ambit.io/Redirection")?.reason;
+};
+
+const tables = (pod: string) =>
+  execFileSync("ip", ["netns", "exec", mesh.netns(pod), "nft", "list", "ruleset"], {
+    encoding: "utf8",
+  });
+
+describe("another ztunnel on a node takes over", () => {
+  it.each([["node-1"], ["node-2"]])(
+    "%s, and nothing is lost while the old one drains",
+    async (node) => {
+      let old = mesh.pid("ztunnel", node);
+      const result = await underLoad(async () => {
+        await mesh.start("ztunnel", node);
+        process.kill(old, "SIGTERM");
+        await pause(3_000);
+      });
+      expectNothingLost(result);
+      await mesh.end(old, "SIGKILL");
+    },
+  );
+});
+
+describe("another node agent", () => {
+  it.each([["node-1"], ["node-2"]])("on %s is not noticed", async (node) => {
+    const result = await underLoad(async () => {
+      await mesh.end(mesh.pid("cni-agent", node));
+      await mesh.start("cni-agent", node);
+    });
+    expectNothingLost(result);
+  });
+});
+
+describe("a node's redirection changes", () => {
+  const change = (node: string, redirection: string, reason: string) =>
+    underLoad(async () => {
+      await mesh.end(mesh.pid("cni-agent", node));
+      await mesh.start("cni-agent", node, { REDIRECTION: redirection });
+      await expect.poll(() => backend(node), SOON).toBe(reason);
+      for (const pod of node === "node-1" ? ["client", "near"] : ["far"]) {
+        const translates = () => tables(pod).includes("redirect to :15001");
+        await expect.poll(translates, SOON).toBe(reason !== "Ebpf");
+      }
+    });
+
+  it.each([
+    ["node-1", "nftables", "Nftables"],
+    ["node-2", "nftables", "Nftables"],
+    ["node-1", "ebpf", "Ebpf"],
+    ["node-2", "auto", "Ebpf"],
+    ["node-2", "iptables", "Iptables"],
+    ["node-2", "auto", "Ebpf"],
+  ])("of %s to %s, without a cut", async (node, redirection, reason) => {
+    expectNothingLost(await change(node, redirection, reason));
+  });
+
+  it("and leaves nothing of the former way behind once its connections have ended", async () => {
+    await mesh.end(mesh.pid("cni-agent", "node-1"));
+    await mesh.start("cni-agent", "node-1", { CAPTURE_AUDIT_INTERVAL: "200ms" });
+    await expect.poll(() => tables("client"), SOON).toBe("");
+  });
+});
