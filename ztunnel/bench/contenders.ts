@@ -9,8 +9,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { WorkloadRequestSchema } from "@ambit/api/gen/istio/zds_pb.ts";
 import { openNetns } from "@ambit/common/sys/netns.ts";
+import { parseIp } from "@ambit/common/net/ip.ts";
 import { listenSeqpacket, SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
-import { BenchSteering, SLOTS } from "./steering.ts";
+import { SteeredNode } from "../src/testing/steered-node.ts";
 import { BULK_PORT, CLIENT_IP, HTTP_PORT, SERVER_IP, type Topology } from "./topology.ts";
 
 export interface Contender {
@@ -103,9 +104,12 @@ export function steered(mode: "local" | "direct", { name, main } = OURS): Conten
       const config = join(folder, "mesh.yaml");
       const socket = join(folder, "zds.sock");
       writeFileSync(config, meshFile("node", "node", others));
-      const steering = new BenchSteering(topology, "node");
+      const steering = new SteeredNode("node", topology.cgroup, [
+        { netns: topology.netns("client"), ip: parseIp(CLIENT_IP)! },
+        { netns: topology.netns("server"), ip: parseIp(SERVER_IP)! },
+      ]);
       const agent = serveZds(topology, socket, SLOTS);
-      const ztunnel = steering.startProxy(() =>
+      const ztunnel = topology.cgroup.startProxy(() =>
         topology.spawn("node", [NODE, main], {
           ...common(folder, config),
           NODE_NAME: "node",
@@ -114,17 +118,16 @@ export function steered(mode: "local" | "direct", { name, main } = OURS): Conten
           BPF_FS: steering.bpffs,
         }),
       );
-      const servers = topology.processesOf("server");
       const stop = async () => {
         ztunnel.kill("SIGKILL");
         await once(ztunnel, "exit");
         agent.close();
-        steering.remove(servers);
+        steering.remove();
         rmSync(folder, { recursive: true, force: true });
       };
       try {
         await agent.enrolled;
-        steering.capture(servers);
+        steering.capture();
         await reachable(topology);
       } catch (error) {
         await stop();
@@ -175,6 +178,9 @@ function meshFile(clientNode: string, serverNode: string, others: number): strin
   }
   return JSON.stringify({ workloads });
 }
+
+/** The pods' places on a node that steers their connections. */
+const SLOTS = { client: 0, server: 1 } as const;
 
 /** `slots`: the pods' connections are steered. */
 function serveZds(

@@ -2,6 +2,7 @@
 // node's shared ztunnel. Names carry the process id; everything is removed at the end.
 
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { NodeCgroup } from "../src/testing/node-cgroup.ts";
 
 export const CLIENT_IP = "10.77.0.1";
 export const SERVER_IP = "10.77.0.2";
@@ -18,6 +19,8 @@ const sh = (script: string): void =>
   void execFileSync("sh", ["-ec", script], { stdio: ["ignore", "ignore", "pipe"] });
 
 export class Topology {
+  /** All that is measured lives in it, for every contender alike. */
+  readonly cgroup = new NodeCgroup();
   readonly #prefix = `ambit-bench-${process.pid}`;
 
   netns(place: Place): string {
@@ -45,6 +48,7 @@ export class Topology {
         // It was not there: nothing to remove.
       }
     }
+    this.cgroup.remove();
   }
 
   /** Sends a namespace's TCP to the local proxy, as the node agent does for an enrolled pod. */
@@ -68,12 +72,6 @@ export class Topology {
       env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
-  }
-
-  /** Every process that lives in a place. */
-  processesOf(place: Place): number[] {
-    const pids = execFileSync("ip", ["netns", "pids", this.netns(place)], { encoding: "utf8" });
-    return pids.split("\n").filter(Boolean).map(Number);
   }
 
   run(place: Place, command: readonly string[]): string {

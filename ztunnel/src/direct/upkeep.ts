@@ -2,7 +2,6 @@
 // process are taken over, certificates that ran out end what they vouched for.
 
 import { createServer } from "node:net";
-import type { Timer } from "@ambit/common/process/clock.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { ProxyContext } from "../proxy/context.ts";
 import type { DirectPaths } from "./direct-paths.ts";
@@ -17,7 +16,8 @@ export class DirectUpkeep {
   readonly #context: ProxyContext;
   readonly #paths: DirectPaths;
   #accounts: FlowAccounts | undefined;
-  #timer: Timer | undefined;
+  /** It is we who read what the kernel tells of ends. */
+  #keepsBooks = false;
   #sweptMs = 0;
 
   constructor(context: ProxyContext, paths: DirectPaths) {
@@ -32,11 +32,13 @@ export class DirectUpkeep {
   podsChanged(): void {
     const { kernel, pods } = this.#paths;
     if (kernel === undefined) return;
-    this.#accounts?.know(pods);
-    if (this.#timer !== undefined) return;
-    // What a process that is no more decided holds no longer.
-    kernel.withdrawAll();
-    this.#timer = this.#context.clock.after(READ_MS, () => this.#awaitTurn());
+    if (this.#accounts === undefined) {
+      // What a process that is no more decided holds no longer.
+      kernel.withdrawAll();
+      this.#accounts = new FlowAccounts(this.#context, kernel);
+      this.#awaitTurn();
+    }
+    this.#accounts.know(pods);
   }
 
   /** Why connections are about to be ended. */
@@ -45,32 +47,27 @@ export class DirectUpkeep {
   }
 
   summaries(): ConnectionSummary[] {
-    return this.#accounts?.summaries() ?? [];
+    return this.#keepsBooks ? this.#accounts!.summaries() : [];
   }
 
   /** To be called before metrics are collected. */
   sync(): void {
-    this.#accounts?.sync();
+    if (this.#keepsBooks) this.#accounts!.sync();
   }
 
   /** An abstract socket is the lock: it goes with its process, however that ends. */
   #awaitTurn(): void {
-    const { nodeName = "" } = this.#context.config;
+    const { clock, config } = this.#context;
+    const { nodeName = "" } = config;
     const lock = createServer().listen(`\0ambit-direct-upkeep/${nodeName.slice(-LOCK_NAME_MAX)}`);
     lock.unref();
-    lock.once("listening", () => this.#begin());
-    lock.once("error", () => {
-      this.#timer = this.#context.clock.after(SWEEP_MS, () => this.#awaitTurn());
+    lock.once("listening", () => {
+      this.#keepsBooks = true;
+      this.#tick();
     });
-  }
-
-  #begin(): void {
-    const { kernel, pods } = this.#paths;
-    if (kernel === undefined) return;
-    this.#accounts = new FlowAccounts(this.#context, kernel);
-    this.#accounts.know(pods);
-    this.#sweep();
-    this.#tick();
+    lock.once("error", () => {
+      clock.after(SWEEP_MS, () => this.#awaitTurn());
+    });
   }
 
   #tick(): void {
@@ -81,7 +78,7 @@ export class DirectUpkeep {
     } catch (error) {
       log.error("direct connections cannot be accounted for", { error: String(error) });
     }
-    this.#timer = clock.after(READ_MS, () => this.#tick());
+    clock.after(READ_MS, () => this.#tick());
   }
 
   #sweep(): void {
