@@ -1,7 +1,7 @@
 // The state as `/config_dump` shows it: istioctl's field names (ztunnel §7.3).
 
 import { formatCidr } from "@ambit/common/net/cidr.ts";
-import { type Policy, policyKey } from "@ambit/common/policy/policy.ts";
+import { dumpPolicy } from "./dump-policy.ts";
 import type { MeshState } from "./mesh-state.ts";
 import type { StoredService } from "./service-store.ts";
 import type { GatewayAddress, NetworkAddress, Workload } from "./workload.ts";
@@ -81,28 +81,12 @@ function dumpService({ service, endpoints }: StoredService): Record<string, unkn
     ...(service.waypoint && { waypoint: dumpGateway(service.waypoint) }),
     ...(service.weightedWaypoints.length > 0 && {
       weightedWaypoints: service.weightedWaypoints.map(({ waypoint, weight }) => ({
-        ...dumpGateway(waypoint),
+        destination: dumpGateway(waypoint),
         weight,
       })),
     }),
   };
 }
-
-function dumpPolicy(policy: Policy): Record<string, unknown> {
-  const { name, namespace, scope, action, dryRun, rules } = policy;
-  return {
-    key: policyKey(policy),
-    name,
-    namespace,
-    scope: SCOPES[scope],
-    action: ACTIONS[action],
-    dryRun,
-    rules,
-  };
-}
-
-const SCOPES = { global: "Global", namespace: "Namespace", workload: "WorkloadSelector" } as const;
-const ACTIONS = { allow: "Allow", deny: "Deny" } as const;
 
 function dumpGateway({ destination, hboneMtlsPort }: GatewayAddress): Record<string, unknown> {
   const where =
