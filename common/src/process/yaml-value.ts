@@ -4,7 +4,11 @@ import { parseDocument } from "yaml";
 
 /** The value as plain data; undefined for an empty document. Throws an Error with line and reason. */
 export function parseYamlValue(text: string): unknown {
-  const document = parseDocument(text, { prettyErrors: false, stringKeys: true, logLevel: "error" });
+  const document = parseDocument(text, {
+    prettyErrors: false,
+    stringKeys: true,
+    logLevel: "error",
+  });
   const [error] = document.errors;
   if (error === undefined) return document.toJS() as unknown;
   const line = text.slice(0, error.pos[0]).split("\n").length;
