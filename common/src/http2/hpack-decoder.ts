@@ -18,7 +18,7 @@ export class HpackDecoder {
   readonly #table: DynamicTable;
   readonly #tableBytesMax: number;
   readonly #listBytesMax: number;
-  #bytes: Uint8Array = new Uint8Array(0);
+  #bytes: Buffer = Buffer.alloc(0);
   #at = 0;
 
   /** `tableBytesMax` is what our SETTINGS_HEADER_TABLE_SIZE allows the peer. */
@@ -29,7 +29,7 @@ export class HpackDecoder {
   }
 
   /** Decodes one whole block. Throws ConnectionError COMPRESSION_ERROR. */
-  decode(block: Uint8Array): HeaderBlock {
+  decode(block: Buffer): HeaderBlock {
     this.#bytes = block;
     this.#at = 0;
     const fields: HeaderField[] = [];
@@ -97,15 +97,11 @@ export class HpackDecoder {
     const end = start + length;
     if (end > this.#bytes.length) throw broken("string cut short");
     this.#at = end;
-    if (!huffman) return latin1(this.#bytes, start, end);
+    if (!huffman) return this.#bytes.toString("latin1", start, end);
     const text = huffmanDecode(this.#bytes, start, end);
     if (text === undefined) throw broken("invalid Huffman code");
     return text;
   }
-}
-
-function latin1(bytes: Uint8Array, start: number, end: number): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("latin1");
 }
 
 function broken(message: string): ConnectionError {

@@ -22,7 +22,7 @@ export function corpus(): Uint8Array[] {
 export function fuzz(data: Uint8Array): void {
   const decoder = new HpackDecoder(256, LIST_BYTES_MAX);
   try {
-    const { fields } = decoder.decode(data);
+    const { fields } = decoder.decode(Buffer.from(data));
     const bytes = fields.reduce(
       (sum, { name: key, value }) => sum + key.length + value.length + 32,
       0,

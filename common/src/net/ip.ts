@@ -23,16 +23,37 @@ export function parseIp(text: string): Ip | undefined {
 
 /** Builds an address from 4 or 16 network-order bytes; undefined for any other length. */
 export function ipFromBytes(bytes: Uint8Array): Ip | undefined {
-  if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}` as Ip;
+  if (bytes.length === 4) return ipv4At(bytes, 0);
   if (bytes.length !== 16) return undefined;
   if (isV4Mapped(bytes)) return ipFromBytes(bytes.subarray(12));
   return formatIpv6(bytes);
 }
 
+/** The IPv4 address in the four bytes from `at`. */
+export function ipv4At(bytes: Uint8Array, at: number): Ip {
+  return `${bytes[at]}.${bytes[at + 1]}.${bytes[at + 2]}.${bytes[at + 3]}` as Ip;
+}
+
 /** Network-order bytes of a canonical address: 4 or 16 of them. */
 export function ipToBytes(ip: Ip): Uint8Array {
-  return ipFamily(ip) === 4 ? Uint8Array.from(ip.split("."), Number) : ipv6TextToBytes(ip);
+  if (ipFamily(ip) === 6) return ipv6TextToBytes(ip);
+  const bytes = new Uint8Array(4);
+  putIpv4(ip, bytes, 0);
+  return bytes;
 }
+
+/** Writes the four bytes of a canonical IPv4 address from `at`; these must be 0. */
+export function putIpv4(ip: Ip, bytes: Uint8Array, at: number): void {
+  let octet = at;
+  for (let i = 0; i < ip.length; i++) {
+    const code = ip.charCodeAt(i);
+    if (code === DOT) octet++;
+    else bytes[octet] = bytes[octet]! * 10 + code - DIGIT_0;
+  }
+}
+
+const DOT = 0x2e;
+const DIGIT_0 = 0x30;
 
 export function ipFamily(ip: Ip): IpFamily {
   return ip.includes(":") ? 6 : 4;

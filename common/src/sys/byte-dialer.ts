@@ -5,11 +5,18 @@ import type { ByteSocket } from "../net/byte-socket.ts";
 import { type IpFamily, ipFamily } from "../net/ip.ts";
 import { NetByteSocket } from "../net/net-byte-socket.ts";
 import type { SocketAddress } from "../net/socket-address.ts";
+import { EINPROGRESS } from "./constants.ts";
 import { errnoError, HandleSocket } from "./handle-socket.ts";
 import { closeFd } from "./libc.ts";
 import { inNetns } from "./netns.ts";
-import { type NodeHandles, nodeHandles, UV_ECANCELED } from "./node-handles.ts";
-import { bindSpoofed, connectTcp, type Keepalive, openDialSocket } from "./sockets.ts";
+import { type NodeHandles, nodeHandles, type TcpHandle, UV_ECANCELED } from "./node-handles.ts";
+import {
+  bindSpoofed,
+  connectTcp,
+  type Keepalive,
+  openDialSocket,
+  startConnect,
+} from "./sockets.ts";
 
 /** Sockets made at a time and family when a dialer is busy: past it, entering hardly counts. */
 export const STOCK_MAX = 16;
@@ -92,12 +99,31 @@ export class ByteDialer {
   }
 }
 
-function connectHandle(
+async function connectHandle(
   node: NodeHandles,
   fd: number,
-  { destination: { ip, port }, timeoutMs }: ByteDial,
+  { destination, timeoutMs }: ByteDial,
 ): Promise<ByteSocket> {
-  const handle = node.newTcp();
+  const errno = startConnect(fd, destination);
+  const handle = errno === 0 || errno === EINPROGRESS ? node.newTcp() : undefined;
+  const status = handle === undefined ? -errno : handle.open(fd);
+  if (status < 0) {
+    closeFd(fd);
+    throw errnoError("connect", status);
+  }
+  if (errno !== 0) await whenConnected(node, handle!, destination, timeoutMs);
+  return new HandleSocket(handle!);
+}
+
+const NOTHING = Buffer.allocUnsafeSlow(0);
+
+/** A write of no bytes waits until there is a connection, and fails with the reason why there is none. */
+function whenConnected(
+  node: NodeHandles,
+  handle: TcpHandle,
+  { ip, port }: SocketAddress,
+  timeoutMs: number,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const fail = (error: Error) => {
       clearTimeout(timer);
@@ -108,18 +134,15 @@ function connectHandle(
       const error = new Error(`connect to ${ip}:${port} timed out`);
       fail(Object.assign(error, { code: "ETIMEDOUT" }));
     }, timeoutMs);
-    const request = node.newRequest("connect");
+    const request = node.newRequest("write");
     request.handle = handle;
     request.oncomplete = (status) => {
       if (status === UV_ECANCELED) return;
       if (status < 0) return fail(errnoError("connect", status));
       clearTimeout(timer);
-      resolve(new HandleSocket(handle));
+      resolve();
     };
-    const opened = handle.open(fd);
-    if (opened < 0) closeFd(fd);
-    const connect = ipFamily(ip) === 4 ? "connect" : "connect6";
-    const status = opened < 0 ? opened : handle[connect](request, ip, port);
-    if (status < 0) fail(errnoError("connect", status));
+    const status = handle.writeBuffer(request, NOTHING);
+    if (status < 0 || !node.writeWaits()) request.oncomplete(status);
   });
 }

@@ -11,6 +11,7 @@ import { acceptBytes } from "./accept-bytes.ts";
 import { HandleSocket } from "./handle-socket.ts";
 import { nodeHandles } from "./node-handles.ts";
 import { ByteDialer } from "./byte-dialer.ts";
+import { listenTcp, localPort } from "./sockets.ts";
 
 const cleanups: (() => void)[] = [];
 afterEach(() => cleanups.splice(0).forEach((cleanup) => cleanup()));
@@ -261,6 +262,28 @@ describe("connecting for bytes", () => {
     socket.end();
     await recorder.closed.promise;
     expect(recorder.bytes.toString()).toBe("hello");
+  });
+
+  it("waits for a peer that has no room for it yet", async () => {
+    const fd = listenTcp(undefined, { address: { ip, port: 0 }, backlog: 0 });
+    const destination = { ip, port: localPort(fd) };
+    const dialer = new ByteDialer(undefined);
+    const connect = () => dialer.connect({ destination, timeoutMs: 10_000 });
+    const first = await connect();
+    let connected = false;
+    const second = connect().finally(() => (connected = true));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(connected).toBe(false);
+    const server = net.createServer((peer) => peer.on("error", () => undefined).end("hello"));
+    server.listen({ fd });
+    cleanups.push(() => server.close());
+    const { socket } = await second;
+    const recorder = record(socket);
+    socket.resume();
+    await recorder.ended.promise;
+    expect(recorder.bytes.toString()).toBe("hello");
+    first.socket.destroy();
+    socket.destroy();
   });
 
   it("fails with errno's name", async () => {

@@ -3,12 +3,10 @@
 
 import { getSystemErrorMessage, getSystemErrorName } from "node:util";
 import type { ByteSocket, ByteSocketHandler } from "../net/byte-socket.ts";
-import { parseIp } from "../net/ip.ts";
 import { readBuffer, releaseScratch, takeScratch } from "../net/scratch.ts";
 import type { SocketAddress } from "../net/socket-address.ts";
 import { SystemError } from "./libc.ts";
 import {
-  type HandleAddress,
   type NodeHandles,
   nodeHandles,
   type StreamHandle,
@@ -16,6 +14,7 @@ import {
   type TcpHandle,
   UV_EOF,
 } from "./node-handles.ts";
+import { nameOf } from "./sockets.ts";
 
 const EBADF = 9;
 
@@ -54,13 +53,11 @@ export class HandleSocket implements ByteSocket {
   }
 
   get remote(): SocketAddress | undefined {
-    const out: HandleAddress = {};
-    return this.#closed || this.#handle.getpeername(out) < 0 ? undefined : decodeAddress(out);
+    return this.#closed ? undefined : nameOf(this.#handle.fd, "peer");
   }
 
   get local(): SocketAddress | undefined {
-    const out: HandleAddress = {};
-    return this.#closed || this.#handle.getsockname(out) < 0 ? undefined : decodeAddress(out);
+    return this.#closed ? undefined : nameOf(this.#handle.fd, "local");
   }
 
   get fd(): number {
@@ -102,7 +99,15 @@ export class HandleSocket implements ByteSocket {
   }
 
   destroy(error?: Error): void {
-    if (this.#abandon(error)) this.#handle.close(() => this.handler?.onClose(this.#error));
+    if (!this.#abandon(error)) return;
+    this.#handle.close();
+    if (closed.length === 0) queueMicrotask(tellClosed);
+    closed.push(this);
+  }
+
+  /** Whoever closed it has returned. */
+  tellClosed(): void {
+    this.handler?.onClose(this.#error);
   }
 
   /** While FIN is being sent, libuv cannot reset, and Node would lose the handle: then it is closed. */
@@ -238,6 +243,15 @@ function flushHeld(): void {
   for (const socket of sockets) socket.releaseHeld();
 }
 
+/** Sockets whose handlers are still to hear of it. */
+let closed: HandleSocket[] = [];
+
+function tellClosed(): void {
+  const sockets = closed;
+  closed = [];
+  for (const socket of sockets) socket.tellClosed();
+}
+
 function onRead(this: StreamHandle): void {
   (this as OwnedHandle).owner!.onRead(nodeHandles!.readResult());
 }
@@ -248,11 +262,6 @@ function onWritten(this: StreamRequest, status: number): void {
 
 function onShutDown(this: StreamRequest): void {
   (this.owner as HandleSocket).onShutDown();
-}
-
-function decodeAddress({ address, port }: HandleAddress): SocketAddress | undefined {
-  const ip = address === undefined ? undefined : parseIp(address);
-  return ip === undefined || port === undefined ? undefined : { ip, port };
 }
 
 /** Shaped like Node's own: `code` is errno's name. */

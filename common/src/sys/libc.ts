@@ -15,6 +15,7 @@ const bindings = {
   connect: libc.func("int connect(int fd, const void *addr, uint32_t len)"),
   close: libc.func("int close(int fd)"),
   getsockname: libc.func("int getsockname(int fd, void *addr, void *len)"),
+  getpeername: libc.func("int getpeername(int fd, void *addr, void *len)"),
   getsockopt: libc.func("int getsockopt(int fd, int level, int name, void *value, void *len)"),
   setsockopt: libc.func(
     "int setsockopt(int fd, int level, int name, const void *value, uint32_t len)",

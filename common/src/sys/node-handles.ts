@@ -15,17 +15,8 @@ export interface StreamHandle {
 
 export interface TcpHandle extends StreamHandle {
   open(fd: number): number;
-  connect(request: StreamRequest, ip: string, port: number): number;
-  connect6(request: StreamRequest, ip: string, port: number): number;
-  getpeername(out: HandleAddress): number;
-  getsockname(out: HandleAddress): number;
   /** Closes with RST. Fails, and does nothing, while a shutdown is under way. */
   reset(closed: () => void): number;
-}
-
-export interface HandleAddress {
-  address?: string;
-  port?: number;
 }
 
 /** One asynchronous operation; Node calls `oncomplete` with it as `this`. */
@@ -39,7 +30,7 @@ export interface StreamRequest {
 
 export interface NodeHandles {
   readonly newTcp: () => TcpHandle;
-  readonly newRequest: (kind: "write" | "shutdown" | "connect") => StreamRequest;
+  readonly newRequest: (kind: "write" | "shutdown") => StreamRequest;
   /** Bytes of the read that `onread` is called for, or the errno value. */
   readonly readResult: () => number;
   /** The last writeBuffer did not hand over everything: its request completes later. */
@@ -56,7 +47,6 @@ interface StreamBinding {
 
 interface TcpBinding {
   readonly TCP: new (kind: number) => TcpHandle;
-  readonly TCPConnectWrap: new () => StreamRequest;
   readonly constants: { readonly SOCKET: number };
 }
 
@@ -69,10 +59,6 @@ export const UV_ECANCELED = -125;
 /** What is called on a handle here and in handle-socket.ts. */
 const METHODS = [
   "open",
-  "connect",
-  "connect6",
-  "getpeername",
-  "getsockname",
   "useUserBuffer",
   "readStart",
   "readStop",
@@ -114,7 +100,6 @@ function bind(stream: StreamBinding, tcp: TcpBinding): NodeHandles {
   const kinds = {
     write: stream.WriteWrap,
     shutdown: stream.ShutdownWrap,
-    connect: tcp.TCPConnectWrap,
   };
   return {
     newTcp: () => new tcp.TCP(tcp.constants.SOCKET),

@@ -7,7 +7,7 @@ import type { SocketAddress } from "../net/socket-address.ts";
 import { call, callRaw, closeFd, lastErrno, SystemError } from "./libc.ts";
 import * as linux from "./constants.ts";
 import { inNetns } from "./netns.ts";
-import { decodeSockaddr, encodeSockaddr, SOCKADDR_BYTES_MAX } from "./sockaddr.ts";
+import { decodeSockaddr, encodeSockaddr, putSockaddr, SOCKADDR_BYTES_MAX } from "./sockaddr.ts";
 
 export type Transparency = "required" | "best-effort" | "never";
 
@@ -26,7 +26,9 @@ export interface ListenOptions {
 /** As ztunnel: long enough for bursts, short enough to shed when the process stalls. */
 const BACKLOG = 1024;
 
-const intBuffer = Buffer.alloc(4);
+/** What the kernel reads or writes during one call. Slow: not in V8's heap, whence it would be moved. */
+const intBuffer = Buffer.allocUnsafeSlow(4);
+const addressBuffer = Buffer.allocUnsafeSlow(SOCKADDR_BYTES_MAX);
 
 /** A listening TCP descriptor for `net.Server.listen({ fd })`. `::` is dual-stack. */
 export function listenTcp(netnsFd: number | undefined, options: ListenOptions): number {
@@ -182,7 +184,8 @@ export function bindSpoofed(fd: number, source: SocketAddress, family: IpFamily)
   } catch {
     return false;
   }
-  if (callRaw("bind", fd, encodeSockaddr(source), sockaddrLength(family)) === 0) return true;
+  const length = putSockaddr(source, family, addressBuffer);
+  if (callRaw("bind", fd, addressBuffer, length) === 0) return true;
   if (source.port === 0) return false;
   return (
     callRaw("bind", fd, encodeSockaddr({ ip: source.ip, port: 0 }), sockaddrLength(family)) === 0
@@ -218,10 +221,31 @@ export function originalDst(fd: number): SocketAddress | undefined {
 }
 
 function readOriginalDst(fd: number, level: number, name: number): SocketAddress | undefined {
-  const address = Buffer.alloc(SOCKADDR_BYTES_MAX);
   intBuffer.writeUInt32LE(SOCKADDR_BYTES_MAX);
-  if (callRaw("getsockopt", fd, level, name, address, intBuffer) !== 0) return undefined;
-  return decodeSockaddr(address);
+  if (callRaw("getsockopt", fd, level, name, addressBuffer, intBuffer) !== 0) return undefined;
+  return decodeSockaddr(addressBuffer);
+}
+
+/** Our end of a connection, or the peer's; undefined when it is gone already. */
+export function nameOf(fd: number, end: "local" | "peer"): SocketAddress | undefined {
+  const name = end === "local" ? "getsockname" : "getpeername";
+  intBuffer.writeUInt32LE(SOCKADDR_BYTES_MAX);
+  return callRaw(name, fd, addressBuffer, intBuffer) === 0
+    ? decodeSockaddr(addressBuffer)
+    : undefined;
+}
+
+/**
+ * Starts to connect. 0 when that is through already, as it is to most addresses of this machine, else
+ * errno: EINPROGRESS while the peer is waited for.
+ */
+export function startConnect(fd: number, destination: SocketAddress): number {
+  const length = putSockaddr(destination, ipFamily(destination.ip), addressBuffer);
+  if (callRaw("connect", fd, addressBuffer, length) === 0) return 0;
+  if (lastErrno() !== linux.EINPROGRESS) return lastErrno();
+  // A handshake with this machine is finished as the first call returns: the second sees it.
+  if (callRaw("connect", fd, addressBuffer, length) === 0) return 0;
+  return lastErrno() === linux.EALREADY ? linux.EINPROGRESS : lastErrno();
 }
 
 /** The kernel's number for the namespace a socket lives in. */

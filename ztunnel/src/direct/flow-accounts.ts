@@ -11,11 +11,8 @@ import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { knownWorkload } from "../proxy/identify.ts";
 import type { ProxyError } from "../proxy/proxy-error.ts";
 import type { Workload } from "../state/workload.ts";
-import {
-  ConnectionTelemetry,
-  type Direction,
-  trafficLabels,
-} from "../telemetry/connection-telemetry.ts";
+import { ConnectionTelemetry, type Direction } from "../telemetry/connection-telemetry.ts";
+import { trafficLabels } from "../telemetry/traffic-labels.ts";
 import type { TrafficAccount } from "../telemetry/traffic-metrics.ts";
 import type { DirectPod } from "./decide.ts";
 import type { Ending } from "./end-connections.ts";

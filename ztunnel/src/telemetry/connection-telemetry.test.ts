@@ -8,8 +8,8 @@ import {
   type ConnectionFacts,
   ConnectionTelemetry,
   logEarlyFailure,
-  trafficLabels,
 } from "./connection-telemetry.ts";
+import { trafficLabels } from "./traffic-labels.ts";
 import { FailureLog } from "./failure-log.ts";
 import { partyOfBaggage, partyOfWorkload, UNKNOWN_PARTY } from "./party.ts";
 import { TestMesh } from "../state/testing-mesh.ts";

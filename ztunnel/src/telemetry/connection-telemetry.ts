@@ -9,7 +9,8 @@ import type { SpiffeId } from "@ambit/common/tls/identity.ts";
 import type { ProxyError } from "../proxy/proxy-error.ts";
 import type { Failure, FailureLog } from "./failure-log.ts";
 import type { Party } from "./party.ts";
-import type { TrafficConnection, TrafficLabels, TrafficMetrics } from "./traffic-metrics.ts";
+import { REPORTER } from "./traffic-labels.ts";
+import type { TrafficConnection, TrafficMetrics } from "./traffic-metrics.ts";
 
 export type Direction = "inbound" | "outbound";
 
@@ -69,8 +70,7 @@ export class ConnectionTelemetry {
     this.counters = counters;
     this.#facts = facts;
     this.#startedMs = startedMs;
-    const labels = trafficLabels(facts);
-    this.#traffic = sinks.metrics.open(labels, this.counters, facts.direction === "outbound");
+    this.#traffic = sinks.metrics.openFor(facts, this.counters);
     if (sinks.access.enabled("debug")) sinks.access.debug("connection opened", accessFields(facts));
   }
 
@@ -149,8 +149,6 @@ function failureOf(sinks: TelemetrySinks, facts: ConnectionFacts, error: ProxyEr
   };
 }
 
-const REPORTER = { outbound: "source", inbound: "destination" } as const;
-
 interface CloseFields {
   readonly bytes_sent: number;
   readonly bytes_recv: number;
@@ -184,55 +182,5 @@ function accessFields(facts: ConnectionFacts, close?: CloseFields): LogFields {
     }),
     path: raw(facts.path),
     id: raw(facts.id),
-  };
-}
-
-const UNKNOWN = "unknown";
-
-/** Labels in Istio's order; a missing value prints `unknown`, localities only when either is known. */
-export function trafficLabels(facts: ConnectionFacts): TrafficLabels {
-  const { source, destination, service } = facts;
-  const mutual = facts.sourceIdentity !== undefined && facts.destinationIdentity !== undefined;
-  return {
-    reporter: REPORTER[facts.direction],
-    ...sourceLabels(source, facts.sourceIdentity),
-    destination_service: service?.hostname ?? UNKNOWN,
-    destination_service_namespace: service?.namespace ?? UNKNOWN,
-    destination_service_name: service?.name ?? UNKNOWN,
-    destination_workload: destination.workload ?? UNKNOWN,
-    destination_canonical_service: destination.canonicalName ?? UNKNOWN,
-    destination_canonical_revision: destination.canonicalRevision ?? UNKNOWN,
-    destination_workload_namespace: destination.namespace ?? UNKNOWN,
-    destination_principal: facts.destinationPrincipal ?? UNKNOWN,
-    destination_app: destination.canonicalName ?? UNKNOWN,
-    destination_version: destination.canonicalRevision ?? UNKNOWN,
-    destination_cluster: destination.cluster ?? UNKNOWN,
-    request_protocol: "tcp",
-    connection_security_policy: mutual ? "mutual_tls" : UNKNOWN,
-    ...localityLabels(source, destination),
-  };
-}
-
-/** The labels of a connection's source, its locality apart. */
-export function sourceLabels(source: Party, identity: SpiffeId | undefined) {
-  return {
-    source_workload: source.workload ?? UNKNOWN,
-    source_canonical_service: source.canonicalName ?? UNKNOWN,
-    source_canonical_revision: source.canonicalRevision ?? UNKNOWN,
-    source_workload_namespace: source.namespace ?? UNKNOWN,
-    source_principal: identity ?? UNKNOWN,
-    source_app: source.canonicalName ?? UNKNOWN,
-    source_version: source.canonicalRevision ?? UNKNOWN,
-    source_cluster: source.cluster ?? UNKNOWN,
-  };
-}
-
-function localityLabels(source: Party, destination: Party): TrafficLabels {
-  if (!source.region && !source.zone && !destination.region && !destination.zone) return {};
-  return {
-    source_region: source.region ?? UNKNOWN,
-    source_zone: source.zone ?? UNKNOWN,
-    destination_region: destination.region ?? UNKNOWN,
-    destination_zone: destination.zone ?? UNKNOWN,
   };
 }

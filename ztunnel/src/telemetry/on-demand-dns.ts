@@ -2,7 +2,7 @@
 
 import { spiffeId } from "@ambit/common/tls/identity.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
-import { sourceLabels } from "./connection-telemetry.ts";
+import { sourceLabels } from "./traffic-labels.ts";
 import { partyOfWorkload } from "./party.ts";
 import type { MetricFamily } from "./traffic-metrics.ts";
 

@@ -20,12 +20,24 @@ export interface Party {
 /** Parties and baggage by workload: one that changes is a new object. */
 const parties = new WeakMap<Workload, Party>();
 const baggages = new WeakMap<Workload, string>();
+const lasting = new WeakSet<Party>();
 
 export function partyOfWorkload(workload: Workload): Party {
   return parties.getOrInsertComputed(workload, newParty);
 }
 
+/** It is one object for all connections of a workload, not one of this connection alone. */
+export function isLasting(party: Party): boolean {
+  return lasting.has(party);
+}
+
 function newParty(workload: Workload): Party {
+  const party = describe(workload);
+  lasting.add(party);
+  return party;
+}
+
+function describe(workload: Workload): Party {
   return compact({
     name: workload.name,
     namespace: workload.namespace,

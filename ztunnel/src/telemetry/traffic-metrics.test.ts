@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { RESPONSE_FLAGS } from "../proxy/proxy-error.ts";
-import { SERIES_MAX, type TrafficLabels, TrafficMetrics } from "./traffic-metrics.ts";
+import type { TrafficLabels } from "./traffic-labels.ts";
+import { SERIES_MAX, TrafficMetrics } from "./traffic-metrics.ts";
 
 const LABELS: TrafficLabels = { reporter: "source", source_workload: "web" };
 

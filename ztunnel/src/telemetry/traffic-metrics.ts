@@ -3,10 +3,10 @@
 
 import { ChurnSet, type Membership } from "@ambit/common/collections/churn-set.ts";
 import type { ByteCounters } from "@ambit/common/hbone/stream.ts";
+import { Between } from "./between.ts";
+import type { ConnectionFacts } from "./connection-telemetry.ts";
+import { type TrafficLabels, trafficLabels } from "./traffic-labels.ts";
 import type { ResponseFlag } from "../proxy/proxy-error.ts";
-
-/** Label values of one connection, without response_flags. */
-export type TrafficLabels = Readonly<Record<string, string>>;
 
 /** Past this many series new label sets fold into one series labelled unknown. */
 export const SERIES_MAX = 50_000;
@@ -84,11 +84,21 @@ class Live implements TrafficConnection {
 
 export class TrafficMetrics {
   readonly #series = new Map<string, Series>();
+  readonly #seriesBetween = new Between<Series>();
   readonly #live = new ChurnSet<Live>();
 
   /** Counts a connection as opened. */
+  openFor(facts: ConnectionFacts, counters: ByteCounters): TrafficConnection {
+    const series = this.#seriesBetween.find(facts, () => this.#find(trafficLabels(facts)));
+    return this.#open(series, counters, facts.direction === "outbound");
+  }
+
+  /** The same by its labels. */
   open(labels: TrafficLabels, counters: ByteCounters, clientIsLocal: boolean): TrafficConnection {
-    const series = this.#find(labels);
+    return this.#open(this.#find(labels), counters, clientIsLocal);
+  }
+
+  #open(series: Series, counters: ByteCounters, clientIsLocal: boolean): TrafficConnection {
     series.opened++;
     const live = new Live(series, counters, clientIsLocal);
     live.membership = this.#live.add(live);
