@@ -12,13 +12,9 @@ import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { Answerer } from "./answerer.ts";
 import { Forwarder } from "./forward.ts";
 import { readResolvConf } from "./resolv-conf.ts";
-import { frameTcp, TcpMessages } from "./tcp-messages.ts";
+import { TcpClients } from "./tcp-clients.ts";
 import { UdpEndpoint } from "./udp-endpoint.ts";
 
-/** TCP clients of one pod; a pod's resolver needs one or two. */
-const TCP_CLIENTS_MAX = 64;
-/** As ztunnel's. */
-const TCP_IDLE_TIMEOUT_MS = 5_000;
 const DISABLE_IPV6 = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 
 /** Where upstream resolvers listen. */
@@ -36,7 +32,7 @@ export class DnsProxy {
   readonly #answerer: Answerer;
   readonly #udp: UdpEndpoint[] = [];
   readonly #tcp: net.Server[] = [];
-  #tcpClients = 0;
+  readonly #tcpClients = new TcpClients((query) => this.#answerer.answer(query, "tcp"));
 
   /** Binds UDP and TCP; throws SystemError, with nothing left open, when a port is taken. */
   constructor(context: ProxyContext, pod: Pod, surroundings = systemSurroundings()) {
@@ -65,18 +61,20 @@ export class DnsProxy {
   /** Takes no new queries; resolves when those that have come are answered and all is closed. */
   async drain(): Promise<void> {
     for (const server of this.#tcp.splice(0)) server.close();
-    await Promise.all(this.#udp.map((endpoint) => endpoint.drain()));
+    const udp = this.#udp.splice(0).map((endpoint) => endpoint.drain());
+    await Promise.all([...udp, this.#tcpClients.drain()]);
   }
 
   /** Closes at once. */
   close(): void {
     for (const server of this.#tcp.splice(0)) server.close();
     for (const endpoint of this.#udp.splice(0)) endpoint.close();
+    this.#tcpClients.close();
   }
 
   /** Serves what comes to one more listening descriptor, which is the caller's to close with the server. */
   acceptTcp(fd: number): net.Server {
-    const tcp = net.createServer((socket) => this.#serveTcp(socket));
+    const tcp = net.createServer((socket) => this.#tcpClients.serve(socket));
     tcp.listen({ fd });
     return tcp;
   }
@@ -95,20 +93,6 @@ export class DnsProxy {
     });
     this.#udp.push(udp);
     this.#tcp.push(this.acceptTcp(listenTcp(this.#pod.netnsFd, options)));
-  }
-
-  #serveTcp(socket: net.Socket): void {
-    socket.on("error", () => undefined);
-    if (this.#tcpClients >= TCP_CLIENTS_MAX) return void socket.destroy();
-    this.#tcpClients++;
-    socket.on("close", () => this.#tcpClients--);
-    socket.setTimeout(TCP_IDLE_TIMEOUT_MS, () => socket.destroy());
-    const messages = new TcpMessages((query) => {
-      void this.#answerer
-        .answer(query, "tcp")
-        .then((answer) => answer && socket.write(frameTcp(answer)));
-    });
-    socket.on("data", (chunk: Buffer) => messages.push(chunk));
   }
 }
 
