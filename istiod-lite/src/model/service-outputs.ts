@@ -1,0 +1,99 @@
+// Services, ServiceEntries, EndpointSlices and Gateways: gathers what their translation depends on.
+
+import type { EndpointSlice, Gateway, Service, ServiceEntry } from "@ambit/api/resources/kinds.ts";
+import { keyOf, keyText } from "@ambit/common/resources/source.ts";
+import { serviceEntryStatus, serviceStatus } from "../status/verdicts.ts";
+import { translateEndpointSlice } from "../translate/endpoint-slice.ts";
+import { labelsOf } from "../translate/labels.ts";
+import { networkGatewaysOf, networkGatewayWorkload } from "../translate/network-gateway.ts";
+import { isMeshService, translateService } from "../translate/service.ts";
+import {
+  type EntryWorkloadsView,
+  serviceEntryServices,
+  serviceEntryWorkloads,
+} from "../translate/service-entry.ts";
+import { attachmentOf, gatewaysOf, policiesBefore, serviceWaypoints } from "./bindings.ts";
+import { addressOutput, authorizationOutput, type Output } from "./output.ts";
+import { policiesSelecting } from "./selected-policies.ts";
+import type { Translation } from "./translation.ts";
+import { waypointPolicy } from "./waypoint-policies.ts";
+import type { ServiceAttachment } from "./waypoints.ts";
+
+export function serviceOutputs(service: Service, translation: Translation): Output[] {
+  if (!isMeshService(service)) return [];
+  const { objects, settings, onStatus } = translation;
+  const namespace = objects.namespaceObject(service.metadata.namespace ?? "");
+  const attachment = attachmentOf(service, translation);
+  const waypoints = serviceWaypoints(service, namespace, attachment);
+  onStatus(serviceStatus(service, attachment, waypoints.ingressUseWaypoint));
+  const address = translateService(service, namespace, waypoints, settings);
+  return address === undefined ? [] : [addressOutput(address)];
+}
+
+export function serviceEntryOutputs(entry: ServiceEntry, translation: Translation): Output[] {
+  const { objects, settings, onStatus } = translation;
+  const namespace = objects.namespaceObject(entry.metadata.namespace ?? "");
+  const visibility = objects.visibilityOf(entry);
+  const attachment = attachmentOf(entry, translation);
+  const waypoints = serviceWaypoints(entry, namespace, attachment);
+  const isConfigured = settings.serviceEntryVisibility !== undefined;
+  onStatus(
+    serviceEntryStatus(entry, {
+      attachment,
+      ingress: waypoints.ingressUseWaypoint,
+      ...(isConfigured && { visibility }),
+    }),
+  );
+  const hosts = objects.hostsOf(entry);
+  const key = keyText(keyOf(entry));
+  const claims = hosts.map((host) => ({
+    host,
+    canonical: objects.hostnames.isCanonical(key, host),
+  }));
+  const services = { claims, namespace, waypoints, visibility, settings };
+  const workloads = workloadsView(entry, hosts, attachment, translation);
+  return [...serviceEntryServices(entry, services), ...serviceEntryWorkloads(entry, workloads)].map(
+    addressOutput,
+  );
+}
+
+function workloadsView(
+  entry: ServiceEntry,
+  hosts: readonly string[],
+  attachment: ServiceAttachment,
+  translation: Translation,
+): EntryWorkloadsView {
+  const { objects, settings } = translation;
+  const { namespace = "" } = entry.metadata;
+  return {
+    settings,
+    hosts,
+    policies: [
+      ...policiesSelecting(objects, { namespace, labels: labelsOf(entry) }, settings),
+      ...policiesBefore([], attachment, translation),
+    ],
+    gateways: (labels, network) => gatewaysOf({ namespace, labels, network }, translation).gateways,
+  };
+}
+
+export function endpointSliceOutputs(
+  slice: EndpointSlice,
+  { objects, settings }: Translation,
+): Output[] {
+  const service = objects.serviceOf(slice);
+  if (service === undefined) return [];
+  return translateEndpointSlice(slice, service, settings).map(addressOutput);
+}
+
+/** The gateways into other networks that the object stands for, and a waypoint's own policy. */
+export function gatewayOutputs(
+  gateway: Gateway,
+  { objects, waypoints, settings }: Translation,
+): Output[] {
+  const waypoint = waypoints.byKey(keyText(keyOf(gateway)), settings);
+  const policy = waypoint && waypointPolicy(objects, waypoint, settings);
+  const outputs = networkGatewaysOf(gateway).map((each) =>
+    addressOutput(networkGatewayWorkload(each, settings)),
+  );
+  return policy === undefined ? outputs : [...outputs, authorizationOutput(policy)];
+}
