@@ -20,7 +20,7 @@ const listed = (tables: readonly XtTable[]) =>
 const withoutComments = (text: string) => text.replaceAll(/-m comment --comment "[^"]*" /g, "");
 
 describe("a pod's rules", () => {
-  it("are Istio's, in its order", () => {
+  it("are Istio's, in its order, for connections that begin", () => {
     expect(withoutComments(saved(podXtTables(ALL, 4)))).toBe(`*raw
 :ISTIO_PRERT - [0:0]
 :ISTIO_OUTPUT - [0:0]
@@ -41,13 +41,13 @@ COMMIT
 :ISTIO_PRERT - [0:0]
 :ISTIO_OUTPUT - [0:0]
 -A ISTIO_PRERT -s 169.254.7.127 -p tcp -m tcp -j ACCEPT
--A ISTIO_PRERT ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15006
+-A ISTIO_PRERT ! -d 127.0.0.1/32 -p tcp -m tcp ! --dport 15008 --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15006
 -A ISTIO_OUTPUT -d 169.254.7.127 -p tcp -m tcp -j ACCEPT
 -A ISTIO_OUTPUT ! -o lo -p udp -m udp --dport 53 -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15053
--A ISTIO_OUTPUT ! -d 127.0.0.1/32 -p tcp --dport 53 -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15053
+-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -p tcp -m tcp --dport 53 --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15053
 -A ISTIO_OUTPUT -p tcp -m mark --mark 0x111/0xfff -j ACCEPT
 -A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -j ACCEPT
--A ISTIO_OUTPUT ! -d 127.0.0.1/32 -p tcp -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15001
+-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15001
 -A PREROUTING -j ISTIO_PRERT
 -A OUTPUT -j ISTIO_OUTPUT
 COMMIT
@@ -62,7 +62,8 @@ COMMIT
 
   it("send what comes by a virtual interface outbound, before all else", () => {
     const text = withoutComments(saved(podXtTables({ ...ALL, virtualInterfaces: ["tap0"] }, 4)));
-    expect(text).toContain(`-A ISTIO_PRERT -i tap0 -p tcp -j REDIRECT --to-ports 15001
+    expect(text)
+      .toContain(`-A ISTIO_PRERT -i tap0 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REDIRECT --to-ports 15001
 -A ISTIO_PRERT -i tap0 -p tcp -j RETURN
 -A ISTIO_PRERT -s 169.254.7.127`);
   });

@@ -36,6 +36,9 @@ const CONNECTION = `${hex(wire.CONNECTION_MARK)}/${hex(wire.MARK_MASK)}`;
 const FROM_PROXY = `-m mark --mark ${PROXY}`;
 const NOT_FROM_PROXY = `-m mark ! --mark ${PROXY}`;
 
+/** Only what begins (see pod-tables): connections from before the pod was captured go on. */
+const BEGINS = "--tcp-flags FIN,SYN,RST,ACK SYN";
+
 /** The tables of one pod, in the order in which they come. */
 export function podXtTables(redirection: PodRedirection, family: IpFamily): XtTable[] {
   const tables = [mangleTable(), natTable(redirection, family)];
@@ -55,12 +58,13 @@ function natPrerouting(redirection: PodRedirection, family: IpFamily): Rule[] {
   const rules: Rule[] = redirection.virtualInterfaces.flatMap((name) => [
     {
       label: "virtual-interface",
-      text: `-i ${name} -p tcp -j REDIRECT --to-ports ${wire.OUTBOUND_PORT}`,
+      text: `-i ${name} -p tcp -m tcp ${BEGINS} -j REDIRECT --to-ports ${wire.OUTBOUND_PORT}`,
     },
     { label: "virtual-interface", text: `-i ${name} -p tcp -j RETURN` },
   ]);
   if (!redirection.inboundCapture) return rules;
-  const match = `! -d ${LOOPBACK[family]} -p tcp ! --dport ${wire.HBONE_PORT} ${NOT_FROM_PROXY}`;
+  const tcp = `-p tcp -m tcp ! --dport ${wire.HBONE_PORT} ${BEGINS}`;
+  const match = `! -d ${LOOPBACK[family]} ${tcp} ${NOT_FROM_PROXY}`;
   return [
     ...rules,
     { label: "probe", text: `-s ${PROBE[family]} -p tcp -m tcp -j ACCEPT` },
@@ -73,7 +77,7 @@ function natOutput(redirection: PodRedirection, family: IpFamily): Rule[] {
   const toDns = `${NOT_FROM_PROXY} -j REDIRECT --to-ports ${wire.DNS_PORT}`;
   const dns: Rule[] = [
     { label: "dns-udp", text: `! -o lo -p udp -m udp --dport 53 ${toDns}` },
-    { label: "dns-tcp", text: `${away} -p tcp --dport 53 ${toDns}` },
+    { label: "dns-tcp", text: `${away} -p tcp -m tcp --dport 53 ${BEGINS} ${toDns}` },
   ];
   const toOutbound = `-j REDIRECT --to-ports ${wire.OUTBOUND_PORT}`;
   return [
@@ -81,7 +85,7 @@ function natOutput(redirection: PodRedirection, family: IpFamily): Rule[] {
     ...(redirection.dnsCapture ? dns : []),
     { label: "return", text: `-p tcp -m mark --mark ${CONNECTION} -j ACCEPT` },
     { label: "self-call", text: `${away} -o lo -j ACCEPT` },
-    { label: "outbound", text: `${away} -p tcp ${NOT_FROM_PROXY} ${toOutbound}` },
+    { label: "outbound", text: `${away} -p tcp -m tcp ${BEGINS} ${NOT_FROM_PROXY} ${toOutbound}` },
   ];
 }
 

@@ -16,6 +16,12 @@ const NOT_FROM_PROXY = `meta mark & ${hex(wire.MARK_MASK)} != ${hex(wire.PROXY_M
 const IS_RETURN = `& ${hex(wire.MARK_MASK)} == ${hex(wire.CONNECTION_MARK)}`;
 const KEPT_BITS = hex((~wire.MARK_MASK & 0xffffffff) >>> 0);
 
+/**
+ * Only what begins: a connection from before the pod was captured is new to conntrack too, with its next
+ * packet, and translating it then would end it.
+ */
+const BEGINS = "tcp flags & (fin | syn | rst | ack) == syn";
+
 /** Every table a pod may have, so that one no longer wanted is removed. */
 export const POD_TABLES = [wire.NAT_TABLE, wire.MANGLE_TABLE, wire.RAW_TABLE] as const;
 
@@ -52,7 +58,7 @@ function natPrerouting(redirection: PodRedirection, families: readonly Family[])
   const rules: Rule[] = redirection.virtualInterfaces.flatMap((name) => [
     {
       label: "virtual-interface",
-      text: `iifname "${name}" meta l4proto tcp redirect to :${wire.OUTBOUND_PORT}`,
+      text: `iifname "${name}" ${BEGINS} redirect to :${wire.OUTBOUND_PORT}`,
     },
     { label: "virtual-interface", text: `iifname "${name}" meta l4proto tcp return` },
   ]);
@@ -64,7 +70,8 @@ function natPrerouting(redirection: PodRedirection, families: readonly Family[])
     });
   }
   for (const family of families) {
-    const match = `${family} daddr != ${LOOPBACK[family]} tcp dport != ${wire.HBONE_PORT}`;
+    const elsewhere = `${family} daddr != ${LOOPBACK[family]} tcp dport != ${wire.HBONE_PORT}`;
+    const match = `${elsewhere} ${BEGINS}`;
     rules.push({
       label: "inbound",
       text: `${match} ${NOT_FROM_PROXY} redirect to :${wire.INBOUND_PORT}`,
@@ -83,7 +90,7 @@ function natOutput(redirection: PodRedirection, families: readonly Family[]): Ru
       const protocol = family === "ip" ? "ipv4" : "ipv6";
       return `meta nfproto ${protocol} oifname != "lo" udp dport 53 ${toDns}`;
     }),
-    ...each("dns-tcp", (family) => `${away(family)} tcp dport 53 ${toDns}`),
+    ...each("dns-tcp", (family) => `${away(family)} tcp dport 53 ${BEGINS} ${toDns}`),
   ];
   return [
     ...each("probe", (family) => `${family} daddr ${PROBE[family]} meta l4proto tcp accept`),
@@ -91,7 +98,7 @@ function natOutput(redirection: PodRedirection, families: readonly Family[]): Ru
     { label: "return", text: `meta l4proto tcp meta mark ${IS_RETURN} accept` },
     ...each("self-call", (family) => `${away(family)} oifname "lo" accept`),
     ...each("outbound", (family) => {
-      const match = `${away(family)} meta l4proto tcp ${NOT_FROM_PROXY}`;
+      const match = `${away(family)} ${BEGINS} ${NOT_FROM_PROXY}`;
       return `${match} redirect to :${wire.OUTBOUND_PORT}`;
     }),
   ];

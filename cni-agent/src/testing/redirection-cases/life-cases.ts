@@ -5,7 +5,7 @@ import { expect, it } from "vitest";
 import { connectApp } from "../app-socket.ts";
 import type { RedirectionHarness } from "../redirection-harness.ts";
 import { dial, ip, OUTSIDE, talk, TestServer } from "../test-network.ts";
-import { ANY, APP_PORT } from "./shared.ts";
+import { ANY, APP_PORT, FAMILIES } from "./shared.ts";
 
 export function lifeCases(get: () => RedirectionHarness): void {
   const verify = (changes: Parameters<RedirectionHarness["install"]>[0] = {}) => {
@@ -60,6 +60,27 @@ export function lifeCases(get: () => RedirectionHarness): void {
     await install({ dnsCapture: false });
     await talk(app, captured);
     app.destroy();
+  });
+
+  it.each(FAMILIES)("leaves %s connections alone that were made before", async (f) => {
+    const { install, network } = get();
+    await using outside = await TestServer.start(network.node, ANY, 80);
+    await using server = await TestServer.start(network.pod, ANY, APP_PORT);
+    const out = connectApp(network.pod, OUTSIDE[f], 80);
+    const accepted = await outside.next();
+    const client = connectApp(network.other, network.pod[f], APP_PORT);
+    const served = await server.next();
+    await talk(out, accepted);
+    await talk(client, served);
+    await install();
+    for (let round = 0; round < 3; round++) {
+      await talk(out, accepted);
+      await talk(accepted, out);
+      await talk(served, client);
+      await talk(client, served);
+    }
+    out.destroy();
+    client.destroy();
   });
 
   it("released, keeps what it captured and captures nothing new, until it is removed", async () => {
