@@ -105,6 +105,15 @@ function addLifecycle(local: Command): void {
     await runSupervisor(home());
   });
   local
+    .command("restart")
+    .description("replace a program of the mesh; no connection notices that ztunnel was")
+    .argument("<component>", "ztunnel, cni-agent or istiod-lite")
+    .option("--node <name>", "only this node's")
+    .action(async (component: string, { node }: { node?: string }) => {
+      const { restart } = await import("./commands/restart.ts");
+      await restart(home(), component, node);
+    });
+  local
     .command("down")
     .description("stop the mesh and remove everything it made, also what a killed run left")
     .action(async () => {
