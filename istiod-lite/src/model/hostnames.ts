@@ -34,8 +34,14 @@ export class Hostnames {
 
   /** Whether the object has the host in its namespace. */
   owns(key: string, host: string): boolean {
-    const namespace = this.#claims.get(key)?.namespace;
-    return this.#first(host, (claim) => claim.namespace === namespace)?.key === key;
+    return this.ownerBeside(key, host) === key;
+  }
+
+  /** Who has the host in the object's namespace; undefined when the object claims nothing. */
+  ownerBeside(key: string, host: string): string | undefined {
+    const claimant = this.#claims.get(key);
+    if (claimant === undefined) return undefined;
+    return this.#first(host, ({ namespace }) => namespace === claimant.namespace)?.key;
   }
 
   /** Whether the object is the one that the whole mesh means by the host. */

@@ -158,7 +158,19 @@ describe("hosts that an entry does not have to itself", () => {
     expect(mesh.addresses).not.toContain(
       "Kubernetes/networking.istio.io/ServiceEntry/shop/youngest/192.0.2.3",
     );
+    const conflict = (name: string) =>
+      mesh.statuses
+        .get(`ServiceEntry/shop/${name}`)
+        ?.conditions.find(({ type }) => type === "ambit.io/HostConflict")?.message;
+    expect([conflict("old"), conflict("young")]).toEqual([
+      undefined,
+      "h.test is ServiceEntry old's: what this entry says of it has no effect",
+    ]);
     mesh.remove(old);
+    expect([conflict("young"), conflict("youngest")]).toEqual([
+      undefined,
+      expect.stringContaining("young's") as string,
+    ]);
     expect(Object.keys(mesh.pod("a").services)).toEqual(["shop/h.test"]);
     mesh.remove(young);
     expect(mesh.addresses).toContain(

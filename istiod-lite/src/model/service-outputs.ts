@@ -9,6 +9,7 @@ import { networkGatewaysOf, networkGatewayWorkload } from "../translate/network-
 import { isMeshService, translateService } from "../translate/service.ts";
 import {
   type EntryWorkloadsView,
+  meshHosts,
   serviceEntryServices,
   serviceEntryWorkloads,
 } from "../translate/service-entry.ts";
@@ -37,15 +38,16 @@ export function serviceEntryOutputs(entry: ServiceEntry, translation: Translatio
   const attachment = attachmentOf(entry, translation);
   const waypoints = serviceWaypoints(entry, namespace, attachment);
   const isConfigured = settings.serviceEntryVisibility !== undefined;
+  const hosts = objects.hostsOf(entry);
+  const key = keyText(keyOf(entry));
   onStatus(
     serviceEntryStatus(entry, {
       attachment,
       ingress: waypoints.ingressUseWaypoint,
       ...(isConfigured && { visibility }),
+      lostHosts: lostHosts(entry, hosts, translation),
     }),
   );
-  const hosts = objects.hostsOf(entry);
-  const key = keyText(keyOf(entry));
   const claims = hosts.map((host) => ({
     host,
     canonical: objects.hostnames.isCanonical(key, host),
@@ -55,6 +57,19 @@ export function serviceEntryOutputs(entry: ServiceEntry, translation: Translatio
   return [...serviceEntryServices(entry, services), ...serviceEntryWorkloads(entry, workloads)].map(
     addressOutput,
   );
+}
+
+/** Hosts that others of its namespace have, with the keys of those. */
+function lostHosts(
+  entry: ServiceEntry,
+  hosts: readonly string[],
+  { objects }: Translation,
+): readonly { readonly host: string; readonly owner: string }[] {
+  const key = keyText(keyOf(entry));
+  return meshHosts(entry).flatMap((host) => {
+    const owner = hosts.includes(host) ? undefined : objects.hostnames.ownerBeside(key, host);
+    return owner === undefined ? [] : { host, owner };
+  });
 }
 
 function workloadsView(

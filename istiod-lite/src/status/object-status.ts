@@ -16,6 +16,7 @@ export const OWN_CONDITIONS = {
     "istio.io/WaypointBound",
     "istio.io/WaypointMissing",
     "istio.io/VisibilityApplied",
+    "ambit.io/HostConflict",
   ],
   WorkloadEntry: ["istio.io/WaypointBound"],
 } as const;

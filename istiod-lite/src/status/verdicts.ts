@@ -37,12 +37,14 @@ export interface EntryFindings {
   readonly ingress: boolean;
   /** Only when the mesh configures it. */
   readonly visibility?: Visibility;
+  /** Hosts of it that others of its namespace have, by the keys of those. */
+  readonly lostHosts: readonly { readonly host: string; readonly owner: string }[];
 }
 
 /** `entry` carries the addresses that its hosts were given. */
 export function serviceEntryStatus(
   entry: ServiceEntry,
-  { attachment, ingress, visibility }: EntryFindings,
+  { attachment, ingress, visibility, lostHosts }: EntryFindings,
 ): ObjectStatus {
   const { namespace = "", name, generation } = entry.metadata;
   return {
@@ -52,6 +54,7 @@ export function serviceEntryStatus(
       ...waypointBound(attachment, ingress),
       ...waypointMissing(entry, attachment),
       ...(visibility === undefined ? [] : [VISIBILITY[visibility]]),
+      ...hostConflict(lostHosts),
     ],
     addresses: (entry.status?.addresses ?? []).map(({ value, host = "" }) => ({ value, host })),
   };
@@ -69,6 +72,17 @@ function waypointBound(attachment: ServiceAttachment, ingress: boolean): Conditi
     ...(canaryRefusal ? [`without its canary: ${canaryRefusal.message}`] : []),
   ];
   return [{ type, status: "True", reason: "WaypointAccepted", message: parts.join("; ") }];
+}
+
+/** A Service has its host before every entry, an older entry before a younger one. */
+function hostConflict(lost: EntryFindings["lostHosts"]): Condition[] {
+  if (lost.length === 0) return [];
+  const hosts = lost.map(({ host, owner }) => {
+    const [kind, , name] = owner.split("/");
+    return `${host} is ${kind} ${name}'s`;
+  });
+  const message = `${hosts.join(", ")}: what this entry says of it has no effect`;
+  return [{ type: "ambit.io/HostConflict", status: "True", reason: "HostTaken", message }];
 }
 
 const CONNECT_STRATEGY = "istio.io/connect-strategy";
