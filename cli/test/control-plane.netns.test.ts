@@ -114,6 +114,8 @@ describe("the status of a rule", () => {
   ])("that %s says that nobody enforces it, and why", async (_what, spec, why) => {
     await lab.whileApplied(policy(spec), async () => {
       await expect.poll(async () => (await applied())?.reason, SOON).toBe("NotEnforced");
+      const table = await lab.must("local", "get", "authorizationpolicies", "-n", "shop");
+      expect(table).toMatch(/APPLIED[\s\S]*NotEnforced/);
       expect((await applied())?.message).toContain(why);
     });
   });

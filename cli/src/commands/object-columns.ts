@@ -51,11 +51,18 @@ function particulars(kind: ResourceKind): Column<Resource>[] {
         column("ACTION", (object) =>
           object.kind === kind ? (object.spec?.action ?? "ALLOW") : "",
         ),
+        column("APPLIED", applied),
+      ];
+    case "PeerAuthentication":
+      return [
+        column("MODE", (object) =>
+          object.kind === kind ? (object.spec.mtls?.mode ?? "UNSET") : "",
+        ),
+        column("APPLIED", applied),
       ];
     case "Node":
     case "ServiceAccount":
     case "EndpointSlice":
-    case "PeerAuthentication":
     case "ServiceEntry":
     case "WorkloadEntry":
     case "ConfigMap":
@@ -69,6 +76,13 @@ function particulars(kind: ResourceKind): Column<Resource>[] {
         ),
       ];
   }
+}
+
+/** Whether the proxies that enforce a rule have it; else why not. */
+function applied(object: Resource): string {
+  if (object.kind !== "AuthorizationPolicy" && object.kind !== "PeerAuthentication") return "";
+  const found = object.status?.conditions?.find(({ type }) => type === "ambit.io/Applied");
+  return found === undefined ? "unknown" : found.status === "True" ? "yes" : (found.reason ?? "no");
 }
 
 function column(title: string, text: Column<Resource>["text"]): Column<Resource> {
