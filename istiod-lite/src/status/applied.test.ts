@@ -58,7 +58,10 @@ describe("a rule", () => {
     const { clock, decided, track, progress } = setUp();
     track();
     const waiting = ["d.s", "c.s", "b.s", "a.s"];
+    await clock.advance(30_000);
+    track();
     await progress({ clients: 5, waiting });
+    expect(decided.at(-1)?.message).not.toContain("of 5 ztunnels");
     await clock.advance(2_000);
     expect(decided.at(-1)).toMatchObject({
       status: "False",
@@ -73,8 +76,10 @@ describe("a rule", () => {
     const { clock, decided, track, progress } = setUp();
     track();
     await progress({ clients: 0, waiting: [] });
+    // They may only have to come back after a restart of the control plane.
+    await clock.advance(29_000);
     expect(decided).toEqual([]);
-    await clock.advance(2_050);
+    await clock.advance(3_000);
     expect(decided.at(-1)?.reason).toBe("NoProxies");
   });
 

@@ -10,6 +10,8 @@ import { APPLIED, type Condition, type Enforcement, type ObjectStatus } from "./
 const LOOK_AFTER_MS = 50;
 /** Before it, that proxies have not acknowledged a change is not worth a write. */
 const PENDING_AFTER_MS = 2_000;
+/** After our own start proxies need this long to come back; meanwhile they enforce what they have. */
+const RECONNECT_MS = 30_000;
 /** Proxies named in a message. */
 const NAMED_MAX = 3;
 
@@ -34,11 +36,13 @@ export class AppliedTracker {
   readonly #options: AppliedTrackerOptions;
   /** By object; without those that are in force everywhere. */
   readonly #tracked = new Map<string, Tracked>();
+  readonly #complainAfterMs: number;
   #timer: Timer | undefined;
   #lateTimer: Timer | undefined;
 
   constructor(options: AppliedTrackerOptions) {
     this.#options = options;
+    this.#complainAfterMs = options.clock.monotonicMs() + RECONNECT_MS;
   }
 
   /** Rules that were just pushed. */
@@ -79,7 +83,8 @@ export class AppliedTracker {
   #look(): void {
     const { acknowledgement, clock, onDecided } = this.#options;
     const byEpoch = new Map<number, Acknowledgement>();
-    const lateBefore = clock.monotonicMs() - PENDING_AFTER_MS;
+    const nowMs = clock.monotonicMs();
+    const lateBefore = nowMs < this.#complainAfterMs ? -Infinity : nowMs - PENDING_AFTER_MS;
     for (const [text, { key, enforcement, epoch, sinceMs }] of this.#tracked) {
       const told = byEpoch.getOrInsertComputed(epoch, acknowledgement);
       const rejections = told.rejections.filter(({ reason }) => names(reason, enforcement));
