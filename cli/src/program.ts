@@ -84,7 +84,7 @@ function addLifecycle(local: Command): void {
     )
     .addOption(
       new Option("--same-node <path>", "how pods of one node reach each other")
-        .choices(["local", "hbone"])
+        .choices(["local", "hbone", "direct"])
         .default("local"),
     )
     .option(
@@ -126,7 +126,7 @@ interface UpFlags {
   readonly file: string[];
   readonly nodes: number;
   readonly redirection: "auto" | "ebpf" | "nftables" | "iptables";
-  readonly sameNode: "local" | "hbone";
+  readonly sameNode: "local" | "hbone" | "direct";
   readonly ztunnel: Readonly<Record<string, string>>;
   readonly sample?: string;
   readonly detach?: boolean;

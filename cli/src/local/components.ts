@@ -24,7 +24,7 @@ export interface Component {
 export interface MeshOptions {
   readonly nodes: number;
   readonly redirection: "auto" | "ebpf" | "nftables" | "iptables";
-  readonly sameNode: "local" | "hbone";
+  readonly sameNode: "local" | "hbone" | "direct";
   /** Other ztunnels than ours, by node name: absolute paths of programs that take the same settings. */
   readonly ztunnels: Readonly<Record<string, string>>;
 }
