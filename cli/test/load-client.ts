@@ -13,11 +13,29 @@ const ANSWER_TIMEOUT_MS = 5_000;
 const REQUEST_PERIOD_MS = 5;
 const LASTING_PER_HOST = 3;
 
-const result = { sent: 0, failed: 0, talks: 0, cut: 0, problems: [] as string[] };
+const result = {
+  sent: 0,
+  failed: 0,
+  /** Answers of somebody else than who was asked. */
+  wrong: 0,
+  talks: 0,
+  cut: 0,
+  /** The longest time without an answer, by host. */
+  gapMs: {} as Record<string, number>,
+  problems: [] as string[],
+};
+const answeredMs = new Map(hosts.map((host) => [host, performance.now()]));
 let ended = false;
 
 function problem(text: string): void {
   if (result.problems.length < 10) result.problems.push(`${new Date().toISOString()} ${text}`);
+}
+
+function answered(host: string): void {
+  const now = performance.now();
+  const gapMs = now - answeredMs.get(host)!;
+  result.gapMs[host] = Math.max(result.gapMs[host] ?? 0, gapMs);
+  answeredMs.set(host, now);
 }
 
 function request(host: string): void {
@@ -34,10 +52,14 @@ function request(host: string): void {
   };
   const options = { host, agent: false, timeout: ANSWER_TIMEOUT_MS };
   const sent = http.get(options, (response) => {
-    response.on("error", (error) => failed(error.message)).resume();
+    let text = "";
+    response.on("error", (error) => failed(error.message));
+    response.on("data", (chunk: Buffer) => (text += chunk.toString()));
     response.on("end", () => {
       if (over) return;
       over = true;
+      if (!text.startsWith(`${host} sees`)) result.wrong++;
+      answered(host);
       again();
     });
   });
@@ -92,6 +114,7 @@ function talk(host: string): void {
 function end(): void {
   if (ended) return;
   ended = true;
+  hosts.forEach(answered);
   console.log(JSON.stringify(result));
   process.exit(0);
 }

@@ -71,10 +71,10 @@ export class SwitchingBackend implements RedirectionBackend {
     this.#settled.delete(cookieOfNetns(netns.fd));
     const ebpf = this.#ebpfFor(redirection);
     if (ebpf === undefined) return this.#installTranslation(netns, redirection);
-    if (!ebpf.isActive(netns) && (await this.#isTranslated(netns))) {
-      return ebpf.prepare(netns, redirection);
-    }
+    if (ebpf.isActive(netns)) return ebpf.install(netns, redirection);
+    if (await this.#isTranslated(netns)) return ebpf.prepare(netns, redirection);
     await ebpf.install(netns, redirection);
+    this.#settled.add(cookieOfNetns(netns.fd));
   }
 
   /** ztunnel serves the pod: what was prepared takes over, and what the other way has no more use for goes. */
