@@ -99,6 +99,7 @@ function shortPod(name: string): string {
 const PATHS: Readonly<Record<string, string>> = {
   hbone: "mTLS tunnel",
   local: "inside the node, both identities checked",
+  direct: "past ztunnel inside the node, both identities checked before",
   tcp: "plain TCP",
 };
 

@@ -1,10 +1,20 @@
 // The direct path in the kernel: two enrolled pods, the test as ztunnel that writes verdicts.
 
 import { once } from "node:events";
+import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { parseIp } from "@ambit/common/net/ip.ts";
 import type { EndedFlow, EndedFlows } from "@ambit/common/sys/bpf-direct-ended.ts";
-import { connectFd, disconnectFd, openAppSocket, wrap } from "../testing/app-socket.ts";
+import * as linux from "@ambit/common/sys/constants.ts";
+import {
+  bindToDevice,
+  connectFd,
+  disconnectFd,
+  MPTCP,
+  openAppSocket,
+  setOption,
+  wrap,
+} from "../testing/app-socket.ts";
 import { APP_PORT, DirectLab } from "../testing/direct-lab.ts";
 import { type EbpfHarness, ebpfHarness } from "../testing/redirection-harness.ts";
 import { dial, ip, talk, TestServer } from "../testing/test-network.ts";
@@ -24,6 +34,8 @@ const direct = () => harness.node.steering.direct;
 /** A quarter of them is far from a sixteenth and from a half. */
 const CALLS = 128;
 const VIP = { 4: { ip: ip("10.96.7.7"), port: 80 }, 6: { ip: ip("fd96::7"), port: 80 } } as const;
+
+const markIt = (fd: number) => setOption(fd, linux.SOL_SOCKET, linux.SO_MARK, 0x70000);
 
 describe("without a verdict", () => {
   it("a pod's call goes to ztunnel with the destination it wrote", async () => {
@@ -55,6 +67,10 @@ describe("with a verdict", () => {
     ["IPv4", 4, {}],
     ["IPv6", 6, {}],
     ["IPv4-mapped", 4, { mapped: true }],
+    ["MPTCP", 4, { protocol: MPTCP }],
+    ["MPTCP over IPv6", 6, { protocol: MPTCP }],
+    ["bound to a device", 4, { prepare: bindToDevice }],
+    ["with a mark of the application's", 4, { prepare: markIt }],
   ] as const)("an application talks to the other: %s", async (_, family, options) => {
     const at = lab.at(family);
     lab.allow(at);
@@ -82,6 +98,7 @@ describe("with a verdict", () => {
     ["IPv4", 4, {}],
     ["IPv6", 6, {}],
     ["IPv4-mapped", 4, { mapped: true }],
+    ["bound to a device", 4, { prepare: bindToDevice }],
   ] as const)("a service's address stays what the client sees: %s", async (_, family, options) => {
     const vip = VIP[family];
     lab.allow(vip, lab.at(family));
@@ -92,6 +109,14 @@ describe("with a verdict", () => {
     expect(client.remotePort).toBe(vip.port);
     expect(served.localPort).toBe(APP_PORT);
     expect(direct().flows()).toMatchObject([{ destination: lab.at(family), service: vip }]);
+    client.destroy();
+  });
+
+  it("an MPTCP socket calls a service, too, and sees who it is: its storage is its subflow's", async () => {
+    lab.allow(VIP[4], lab.at());
+    const client = lab.call(VIP[4], { protocol: MPTCP });
+    await talk(client, await lab.app.next());
+    expect(client.remoteAddress).toBe(lab.at().ip);
     client.destroy();
   });
 
@@ -132,6 +157,14 @@ describe("with a verdict", () => {
 });
 
 describe("a revocation", () => {
+  it("comes with the destination's leaving the mesh, before its slot is anybody else's", async () => {
+    lab.allow(lab.at());
+    harness.node.steering.release(cookieOfNetns(harness.network.other.netns.fd));
+    const client = lab.call(lab.at());
+    await talk(client, await lab.outbound.next());
+    client.destroy();
+  });
+
   it("has the very next call captured", async () => {
     lab.allow(lab.at());
     direct().revoke(lab.slot);

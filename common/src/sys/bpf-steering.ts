@@ -92,9 +92,15 @@ export class Steering implements Disposable {
     this.#map("pods").set(u64(netnsCookie), u32(slot));
   }
 
-  /** From now on the namespace's new sockets are left alone. False when it was not enrolled. */
+  /**
+   * From now on the namespace's new sockets are left alone, and nobody calls it directly. False when it
+   * was not enrolled.
+   */
   release(netnsCookie: bigint): boolean {
-    return this.#map("pods").delete(u64(netnsCookie));
+    const slot = this.slotOf(netnsCookie);
+    const wasEnrolled = this.#map("pods").delete(u64(netnsCookie));
+    if (slot !== undefined) this.direct.revoke(slot);
+    return wasEnrolled;
   }
 
   /** undefined switches the slot's steering off: whoever gets it next is somebody else. */

@@ -70,6 +70,32 @@ describe("what was offered", () => {
   });
 });
 
+describe("a pod that the kernel has no more room for", () => {
+  it("is spared for a while, and is called directly again afterwards", async () => {
+    lab.offer("client", WEB);
+    lab.kernel.revoke(2);
+    lab.offer("client", WEB);
+    await lab.context.clock.advance(9_999);
+    lab.offer("client", WEB);
+    expect(lab.destinations("client", WEB)).toEqual([]);
+    await lab.context.clock.advance(1);
+    lab.offer("client", WEB);
+    expect(lab.destinations("client", WEB)).toEqual(["10.0.0.2:8080"]);
+  });
+});
+
+describe("a pod whose servers the programs do not see", () => {
+  it("is not called directly any more, and that is told once", () => {
+    lab.offer("client", WEB);
+    lab.context.direct.distrust(lab.context, lab.pod("one"));
+    lab.context.direct.distrust(lab.context, lab.pod("one"));
+    expect(lab.destinations("client", WEB)).toEqual([]);
+    lab.offer("client", WEB);
+    expect(lab.destinations("client", WEB)).toEqual([]);
+    expect(lab.context.lines().filter(({ pod }) => pod === "one")).toHaveLength(1);
+  });
+});
+
 describe("a change of the mesh", () => {
   beforeEach(() => {
     lab.offer("client", WEB);

@@ -30,6 +30,8 @@ interface Permit {
   readonly to: SocketAddress;
 }
 
+/** How long a pod is spared after the kernel had no room for a connection to it. */
+const REST_MS = 10_000;
 /** As many as verdicts fit; with more, connections go through ztunnel. */
 const GRANTS_MAX = CONSTANTS.VERDICTS_MAX;
 /** A grant leads to a few endpoints, most to one. */
@@ -48,6 +50,10 @@ export class DirectPaths {
   readonly #pods = new Map<string, DirectPod>();
   readonly #grants = new Map<string, Grant>();
   readonly #permits = new Map<string, Permit>();
+  /** Pods whose servers the programs do not see. */
+  readonly #unseen = new WeakSet<Pod>();
+  /** Slots that the kernel had no room for: since which generation, and until when they are spared. */
+  readonly #rests = new Map<number, { readonly generation: number; readonly untilMs: number }>();
   #kernel: DirectKernel | undefined;
   /** Why there is no kernel; undefined while nobody asked for it. */
   #absence: string | undefined;
@@ -107,7 +113,20 @@ export class DirectPaths {
   offer(context: ProxyContext, source: Workload, pod: Pod, called: SocketAddress): void {
     const from = this.#pods.get(pod.uid);
     if (from === undefined || this.#kernel === undefined || this.#stopped) return;
+    if (this.#mustRest(context, this.#kernel, from, called)) return;
     this.#grant(context, this.#kernel, { from, source, called });
+  }
+
+  /** The programs do not see the servers of this pod, so that they cannot guard them: no longer, then. */
+  distrust(context: ProxyContext, pod: Pod): void {
+    if (this.#unseen.has(pod)) return;
+    this.#unseen.add(pod);
+    const { namespace, name } = pod.info;
+    context.log.warn("a pod is not called directly: it has servers outside the node's cgroup", {
+      namespace,
+      pod: name,
+    });
+    this.review(context);
   }
 
   /** What would be said of a connection, without saying it. */
@@ -173,13 +192,34 @@ export class DirectPaths {
     const podOf = (workload: Workload) => {
       const pod = context.localPod(workload);
       const steered = pod && this.#pods.get(pod.uid);
-      if (steered === undefined) return undefined;
+      if (steered === undefined || this.#unseen.has(steered.pod)) return undefined;
       // Before we look whose the slot is, and decide: if it changes hands meanwhile, that is void.
       generations.set(steered.slot, kernel.generation(steered.slot));
       return kernel.slotOf(steered.cookie) === steered.slot ? steered : undefined;
     };
     const decision = decideDirect(context, { source, sourceIps, called, podOf });
     return { decision, generations, sourceIps };
+  }
+
+  /** A grant that is void though we did not revoke it: the kernel had no room for another connection. */
+  #mustRest(
+    { clock }: ProxyContext,
+    kernel: DirectKernel,
+    from: DirectPod,
+    called: SocketAddress,
+  ): boolean {
+    const nowMs = clock.monotonicMs();
+    const backends = this.#grants.get(grantKey(from, called))?.backends ?? [];
+    for (const { slot, generation } of backends) {
+      const current = kernel.generation(slot);
+      const rest = this.#rests.get(slot);
+      if (rest?.generation !== current && generation !== current) {
+        this.#rests.set(slot, { generation: current, untilMs: nowMs + REST_MS });
+        return true;
+      }
+      if (rest?.generation === current && rest.untilMs > nowMs) return true;
+    }
+    return false;
   }
 
   #grant(context: ProxyContext, kernel: DirectKernel, call: Call): void {

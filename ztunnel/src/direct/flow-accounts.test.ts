@@ -12,6 +12,7 @@ const WEB = { ip: ip("10.96.0.1"), port: 80 };
 
 let lab: DirectTestLab;
 let accounts: FlowAccounts;
+let unseen: string[];
 beforeEach(() => open());
 
 /** `level`: what is written of access lines. */
@@ -21,7 +22,8 @@ function open(level: "info" | "error" = "info"): void {
     .workload("client", [CLIENT.ip])
     .workload("one", [ONE.ip], { services: serves("web") });
   lab = new DirectTestLab(mesh, ["client", "one"], {}, level);
-  accounts = new FlowAccounts(lab.context, lab.kernel);
+  unseen = [];
+  accounts = new FlowAccounts(lab.context, lab.kernel, ({ pod }) => unseen.push(pod.info.name));
   accounts.know(lab.context.direct.pods);
 }
 
@@ -152,6 +154,20 @@ describe("a connection that lives", () => {
     lab.kernel.live = [];
     accounts.sync();
     expect(lines()).toMatchObject([{ bytes_sent: 10 }, { bytes_sent: 20 }]);
+  });
+});
+
+describe("a call that the programs did not see answered", () => {
+  it.each([
+    ["though the destination has a socket", 1_001, true, ["one"]],
+    ["a moment ago", 500, true, []],
+    ["because nobody has", 1_001, false, []],
+  ])("%s", (_, ago, hasSocket, expected) => {
+    const startedNs = process.hrtime.bigint() - BigInt(ago) * 1_000_000n;
+    lab.kernel.live = [flow({ accepted: false, startedNs })];
+    lab.kernel.sockets = hasSocket ? [tcpSocket(CLIENT, ONE)] : [];
+    accounts.sync();
+    expect(unseen).toEqual(expected);
   });
 });
 

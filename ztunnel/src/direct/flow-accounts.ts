@@ -5,7 +5,7 @@
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
 import type { EndedFlow } from "@ambit/common/sys/bpf-direct-ended.ts";
-import type { TcpSocket } from "@ambit/common/sys/sock-diag.ts";
+import { type TcpSocket, TcpState } from "@ambit/common/sys/sock-diag.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { knownWorkload } from "../proxy/identify.ts";
@@ -23,6 +23,8 @@ import type { DirectKernel } from "./kernel.ts";
 const UNANSWERED_MS = 30_000;
 /** Pods that left a while ago: what is told of their connections comes later than they go. */
 const FORMER_PODS_MAX = 256;
+/** A socket at the destination of a call that the programs did not see answered: not in an instant. */
+const UNSEEN_MS = 1_000;
 /** Reasons that wait for the end that they explain, and how long they do. */
 const REASONS_MAX = 4096;
 const REASON_MS = 10_000;
@@ -59,9 +61,13 @@ export class FlowAccounts {
   readonly #reasons = new Map<string, ProxyError>();
   #explainedMs = 0;
 
-  constructor(context: ProxyContext, kernel: DirectKernel) {
+  readonly #onUnseen: (pod: DirectPod) => void;
+
+  /** `onUnseen` hears of pods with servers that the programs do not see. */
+  constructor(context: ProxyContext, kernel: DirectKernel, onUnseen: (pod: DirectPod) => void) {
     this.#context = context;
     this.#kernel = kernel;
+    this.#onUnseen = onUnseen;
   }
 
   /** The pods that there are now; those that were are remembered for a while. */
@@ -104,7 +110,10 @@ export class FlowAccounts {
         this.#kernel.forget(flow);
         continue;
       }
-      if (!flow.accepted) continue;
+      if (!flow.accepted) {
+        this.#suspect(flow, socket, nowNs);
+        continue;
+      }
       seen.add(flow.cookie);
       const live = this.#live.get(flow.cookie) ?? this.#open(flow, nowNs);
       if (live !== undefined && socket !== undefined) {
@@ -165,7 +174,7 @@ export class FlowAccounts {
     if (parties === undefined) return undefined;
     const { telemetry } = this.#context;
     const counters = { sent: 0, received: 0 };
-    const startedMs = telemetry.clock.monotonicMs() - Number(atNs - flow.startedNs) / 1e6;
+    const startedMs = telemetry.clock.monotonicMs() - ageMs(flow, atNs);
     const side = (direction: Direction) => {
       const own = direction === "outbound" ? counters : new Mirrored(counters);
       const facts = flowFacts(flow, parties, direction);
@@ -209,9 +218,18 @@ export class FlowAccounts {
     return workload;
   }
 
+  /** The application has the connection, and the programs at the node's cgroup were not asked. */
+  #suspect(flow: DirectFlow, socket: TcpSocket | undefined, nowNs: bigint): void {
+    if (socket?.state !== TcpState.ESTABLISHED || ageMs(flow, nowNs) < UNSEEN_MS) return;
+    // Revoked while its SYN was under way: what has it is ztunnel.
+    if (this.#kernel.generation(flow.slot) !== flow.generation) return;
+    const pod = this.#podAt(flow.slot, flow.destination);
+    if (pod !== undefined) this.#onUnseen(pod);
+  }
+
   /** The destinations' sockets of these flows. */
   #socketsOf(flows: readonly DirectFlow[]): Map<string, TcpSocket> {
-    const slots = new Set(flows.filter(({ accepted }) => accepted).map(({ slot }) => slot));
+    const slots = new Set(flows.map(({ slot }) => slot));
     const found = new Map<string, TcpSocket>();
     for (const { slot, pod } of this.#pods.values()) {
       if (!slots.has(slot) || pod.drain.forced.aborted) continue;
@@ -224,9 +242,12 @@ export class FlowAccounts {
 
   /** Its client never said that it gave up, or its server's cgroup went before its socket did. */
   #isLeftBehind(flow: DirectFlow, socket: TcpSocket | undefined, nowNs: bigint): boolean {
-    const ageMs = Number(nowNs - flow.startedNs) / 1e6;
-    return ageMs > UNANSWERED_MS && (!flow.accepted || socket === undefined);
+    return ageMs(flow, nowNs) > UNANSWERED_MS && (!flow.accepted || socket === undefined);
   }
+}
+
+function ageMs({ startedNs }: DirectFlow, nowNs: bigint): number {
+  return Number(nowNs - startedNs) / 1e6;
 }
 
 class Mirrored {

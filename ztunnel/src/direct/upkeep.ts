@@ -35,7 +35,9 @@ export class DirectUpkeep {
     if (this.#accounts === undefined) {
       // What a process that is no more decided holds no longer.
       kernel.withdrawAll();
-      this.#accounts = new FlowAccounts(this.#context, kernel);
+      this.#accounts = new FlowAccounts(this.#context, kernel, ({ pod }) => {
+        this.#paths.distrust(this.#context, pod);
+      });
       this.#awaitTurn();
     }
     this.#accounts.know(pods);
