@@ -98,6 +98,15 @@ describe("a waypoint of a service", () => {
     });
   });
 
+  it("may be run by its author, who then says where it is", () => {
+    const own = gateway("wp", "shop", { addresses: "[]" }).replace(
+      "gatewayClassName",
+      "addresses: [{ type: Hostname, value: own.test }], gatewayClassName",
+    );
+    const mesh = new Harness().apply(own, service(use("wp")));
+    expect(mesh.service(WEB).waypoint?.destination.value).toMatchObject({ hostname: "own.test" });
+  });
+
   it("is followed as it comes, changes and goes", () => {
     const mesh = new Harness().apply(service(use("wp")), podYaml("a"));
     expect(mesh.service(WEB).waypoint).toBeUndefined();

@@ -5,6 +5,7 @@ import { create } from "@bufbuild/protobuf";
 import { type Address, AddressSchema } from "@ambit/api/gen/istio/workload_pb.ts";
 import type { Gateway } from "@ambit/api/resources/kinds.ts";
 import { ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
+import { gatewayAddresses } from "./gateway-addresses.ts";
 import { labelsOf } from "./labels.ts";
 import { type MeshSettings, trustDomainField } from "./settings.ts";
 import type { GatewayAddress } from "./waypoint.ts";
@@ -25,12 +26,10 @@ export interface NetworkGateway {
 /** None when it is no gateway to another network, or without address or HBONE listener. */
 export function networkGatewaysOf(gateway: Gateway): NetworkGateway[] {
   const network = labelsOf(gateway)[NETWORK_LABEL] ?? "";
-  const { spec, status, metadata } = gateway;
+  const { spec, metadata } = gateway;
   const listener = spec.listeners.find(({ protocol }) => protocol === "HBONE");
   if (network === "" || spec.gatewayClassName !== REMOTE_CLASS || listener === undefined) return [];
-  // Nobody runs it in this cluster: its status, when there is one, only repeats its spec.
-  const addresses = status?.addresses ?? spec.addresses ?? [];
-  return addresses
+  return gatewayAddresses(gateway)
     .filter(({ type }) => type === "IPAddress" || type === "Hostname")
     .map(({ value }) => ({
       network,

@@ -10,6 +10,7 @@ import type { Gateway, GatewayClass } from "@ambit/api/resources/kinds.ts";
 import { ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
 import { type LabelSelector, selectorMatches } from "@ambit/common/resources/label-selector.ts";
 import { keyText } from "@ambit/common/resources/source.ts";
+import { gatewayAddresses } from "./gateway-addresses.ts";
 import { type Labels, labelsOf } from "./labels.ts";
 import type { MeshSettings } from "./settings.ts";
 
@@ -73,7 +74,7 @@ export function waypointOf(
 
 /** By name rather than by address: a name stays, and stands for every address of it. */
 function addressOf(gateway: Gateway, { network }: MeshSettings): GatewayAddress | undefined {
-  const addresses = gateway.status?.addresses ?? [];
+  const addresses = gatewayAddresses(gateway);
   const named = addresses.find(({ type }) => type === "Hostname");
   if (named !== undefined) {
     const hostname = { namespace: gateway.metadata.namespace ?? "", hostname: named.value };
