@@ -44,6 +44,8 @@ export interface HboneClientOptions {
 export class HboneClientConnection {
   readonly #connection: Http2Connection;
   readonly #clock: Clock;
+  /** Why we closed it. */
+  #cause: Error | undefined;
 
   /** `socket` is connected and its peer verified. */
   constructor(socket: Duplex, options: HboneClientOptions) {
@@ -80,7 +82,10 @@ export class HboneClientConnection {
     return this.#connection.peerStreamsMax ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Sends a CONNECT and waits for the answer, whatever its status. Rejects with TunnelError. */
+  /**
+   * Sends a CONNECT and waits for the answer, whatever its status. Rejects with TunnelError, or with
+   * what the connection was closed for meanwhile.
+   */
   openTunnel(request: TunnelRequest): Promise<TunnelResponse> {
     return new Promise((resolve, reject) => {
       if (this.#connection.goingAway) {
@@ -100,9 +105,8 @@ export class HboneClientConnection {
       });
       const early = new EarlyBytes((code) => {
         timer.cancel();
-        reject(
-          new TunnelError(`CONNECT failed: ${this.#connection.closeReason ?? errorCodeName(code)}`),
-        );
+        const why = this.#connection.closeReason ?? errorCodeName(code);
+        reject(this.#cause ?? new TunnelError(`CONNECT failed: ${why}`));
       });
       early.onHeaders = (fields: readonly HeaderField[]) => {
         const fault = responseFault(fields);
@@ -132,8 +136,9 @@ export class HboneClientConnection {
   }
 
   /** Ends the connection and all its streams at once. */
-  close(reason?: string): void {
-    this.#connection.destroy(ErrorCode.NO_ERROR, reason);
+  close(cause?: Error): void {
+    this.#cause = cause;
+    this.#connection.destroy(ErrorCode.NO_ERROR, cause?.message);
   }
 }
 

@@ -86,8 +86,8 @@ function serveTunnel(secured: Secured, tunnel: Tunnel): Promise<void> {
         resolve();
       },
     });
-    guard(context.revocation, "destination", secured, connection.tunnel, (reason) => {
-      connection.destroy(reason);
+    guard(context.revocation, "destination", secured, connection.tunnel, (error) => {
+      connection.destroy(error.message);
     });
     const onDrain = () => connection.drain();
     const onForce = () => connection.destroy();

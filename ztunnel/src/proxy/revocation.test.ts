@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { TestCa } from "@ambit/common/testing/test-ca.ts";
 import { parseRevocationLists } from "@ambit/common/tls/revocation-list.ts";
 import { TestMesh } from "../state/testing-mesh.ts";
-import { HbonePeer, relayTo } from "../testing/hbone-peer.ts";
+import { HbonePeer, relayTo, type Script } from "../testing/hbone-peer.ts";
 import { identityOf, InboundLab, talkThrough } from "../testing/inbound-lab.ts";
 import { CLIENT_IP, OutboundLab, portOf } from "../testing/outbound-lab.ts";
 import type { TestContext } from "../testing/test-context.ts";
@@ -94,14 +94,14 @@ describe("a revoked client", () => {
 const VIP = "127.0.0.2";
 
 describe("a revoked server", () => {
-  async function outbound() {
+  async function outbound(script?: Script) {
     const mesh = new TestMesh().workload("client", [CLIENT_IP]).workload("waypoint", ["127.0.0.3"]);
     const guard = new RevocationGuard();
     const lab = new OutboundLab(mesh, {}, { revocation: guard });
     const [destination, echo] = [await lab.destination(VIP), await lab.echo("127.0.0.1")];
     const certificate = lab.certificate("waypoint");
-    const script = relayTo(portOf(echo), "127.0.0.1");
-    const peer = await HbonePeer.listen("127.0.0.3", certificate, script);
+    const answer = script ?? relayTo(portOf(echo), "127.0.0.1");
+    const peer = await HbonePeer.listen("127.0.0.3", certificate, answer);
     const { address } = { address: new Uint8Array([127, 0, 0, 3]) };
     mesh.service("web", [VIP], {
       ports: [{ servicePort: portOf(destination), targetPort: 80 }],
@@ -122,6 +122,17 @@ describe("a revoked server", () => {
     expect(lab.lines()).toMatchObject([{ reason: "CERT_REVOKED", error, direction: "outbound" }]);
     expect(peer.requests).toEqual([]);
     expect(rejections(guard)).toEqual([[{ reporter: "source" }, 1]]);
+  });
+
+  it("is not waited for any longer when it is to answer", async () => {
+    const { promise: asked, resolve } = Promise.withResolvers<void>();
+    const { lab, destination, certificate } = await outbound(() => resolve());
+    const talked = lab.talk(destination, "hello");
+    await asked;
+    load(lab.context, lab.ca.revoke(certificate.serialNumber));
+    expect(await talked).toBe("");
+    const error = expect.stringMatching(/^connection closed: peer .*certificate revoked by CRL/);
+    expect(lab.lines()).toMatchObject([{ reason: "CERT_REVOKED", error }]);
   });
 
   it("loses what is open, and its tunnel leaves the pool", async () => {

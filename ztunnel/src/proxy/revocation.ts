@@ -20,7 +20,13 @@ export interface GuardedTunnel {
   readonly peer: Identity;
   readonly path: CertificationPath;
   /** Cuts it, for this reason. */
-  close(reason: string): void;
+  close(error: ProxyError): void;
+}
+
+/** A tunnel that a new list ends, and why. */
+export interface EndedTunnel {
+  readonly tunnel: GuardedTunnel;
+  readonly error: ProxyError;
 }
 
 export class RevocationGuard {
@@ -61,15 +67,16 @@ export class RevocationGuard {
   }
 
   /** Takes new lists; returns the tunnels that they end, with why. Each counts as a rejection. */
-  replace(lists: readonly RevocationList[]): Map<object, { tunnel: GuardedTunnel; why: string }> {
+  replace(lists: readonly RevocationList[]): Map<object, EndedTunnel> {
     this.revocations.replace(lists);
-    const ended = new Map<object, { tunnel: GuardedTunnel; why: string }>();
+    const ended = new Map<object, EndedTunnel>();
     for (const [key, tunnel] of this.#tunnels) {
       const objection = this.revocations.objectionTo(tunnel.path);
       if (objection === undefined) continue;
       this.#rejections[tunnel.reporter]++;
       const peer = spiffeId(tunnel.peer);
-      ended.set(key, { tunnel, why: `connection closed: peer ${peer}: ${objection}` });
+      const why = `connection closed: peer ${peer}: ${objection}`;
+      ended.set(key, { tunnel, error: new ProxyError("CERT_REVOKED", why) });
     }
     return ended;
   }
@@ -112,7 +119,7 @@ export function guard(
   reporter: RevocationReporter,
   { peer, path }: Extract<SecureResult, { ok: true }>,
   tunnel: object,
-  close: (reason: string) => void,
+  close: (error: ProxyError) => void,
 ): void {
   if (path !== undefined) revocation?.watch(tunnel, { reporter, peer, path, close });
 }
@@ -124,9 +131,9 @@ export function applyRevocations(context: ProxyContext, lists: readonly Revocati
   const ended = revocation.replace(lists);
   for (const { connection } of connections) {
     const end = connection.tunnel && ended.get(connection.tunnel);
-    if (end !== undefined) connection.abort(new ProxyError("CERT_REVOKED", end.why));
+    if (end !== undefined) connection.abort(end.error);
   }
-  for (const { tunnel, why } of ended.values()) tunnel.close(why);
+  for (const { tunnel, error } of ended.values()) tunnel.close(error);
   endRevokedLocally(context, revocation);
 }
 

@@ -120,6 +120,6 @@ export function openClient(
       onClose();
     },
   });
-  guard(revocation, "source", secured, client.tunnel, (reason) => client.close(reason));
+  guard(revocation, "source", secured, client.tunnel, (error) => client.close(error));
   return client;
 }
