@@ -15,6 +15,7 @@ import type { Config } from "./config.ts";
 import { ResourceAnnotator } from "./mesh/annotator.ts";
 import { ProbeProver } from "./mesh/capture-proof.ts";
 import { NodeModel } from "./mesh/node-model.ts";
+import { PodRepair } from "./mesh/pod-repair.ts";
 import { PodMesh } from "./mesh/pod-mesh.ts";
 import { ProbeExemption } from "./mesh/probe-exemption.ts";
 import { RedirectionReporter } from "./mesh/redirection-reporter.ts";
@@ -87,12 +88,8 @@ interface Core {
 function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
   const { backend } = choice;
   const store = new FolderStore(config.manifestFolders[0]!);
-  const reporter = new RedirectionReporter({
-    writer: store,
-    nodeName: config.nodeName,
-    log: log.scope("redirection"),
-  });
-  reporter.report(choice.current);
+  const reporter = reportRedirection(config, log, choice, store);
+  const annotator = new ResourceAnnotator(store);
   const probes = new ProbeExemption(backend);
   const model = new NodeModel(config.nodeName);
   let zds: ZdsServer | undefined;
@@ -100,7 +97,7 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
     backend,
     finder: firstOf(new AnnotationFinder(), new ProcessFinder(config.procFolder)),
     probes,
-    annotator: new ResourceAnnotator(store),
+    annotator,
     prover: new ProbeProver(() => zds?.answersProbes ?? false),
     ztunnel: { add: (uid) => zds!.add(uid), remove: (uid) => zds!.remove(uid) },
     defaults: { dnsCapture: config.dnsCapture, ipv6: config.ipv6 },
@@ -117,7 +114,16 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
     redirection: () => choice.current,
     bpfEvents: () => choice.counters(),
   });
+  const repair = new PodRepair({
+    options: config.repair,
+    editor: annotator,
+    clock: systemClock,
+    log: log.scope("repair"),
+    nodeWorks: () => (zds?.connected ?? 0) > 0 && mesh.provenCount > 0,
+    onRepaired: (result) => metrics.podRepairs.inc(result),
+  });
   const reconciler = new Reconciler({
+    repair,
     model,
     mesh,
     probes,
@@ -147,6 +153,21 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
     mesh.close();
   };
   return { reconciler, metrics, listen, stop };
+}
+
+function reportRedirection(
+  config: Config,
+  log: Log,
+  choice: RedirectionChoice,
+  store: FolderStore,
+) {
+  const reporter = new RedirectionReporter({
+    writer: store,
+    nodeName: config.nodeName,
+    log: log.scope("redirection"),
+  });
+  reporter.report(choice.current);
+  return reporter;
 }
 
 /** Metrics first, health second. */

@@ -10,6 +10,8 @@ import {
 } from "./enrolment/selector.ts";
 import type { RedirectionMode } from "./rules/redirection-choice.ts";
 
+import type { RepairOptions } from "./mesh/pod-repair.ts";
+
 export interface Config {
   readonly nodeName: string;
   /** Folders of manifests; annotations are written into the first. */
@@ -30,6 +32,8 @@ export interface Config {
   readonly reconcileRulesAtStart: boolean;
   /** How often every enrolled pod's rules are compared and its capture proven anew. */
   readonly auditIntervalMs: number;
+  /** What is done, besides trying again, about pods that cannot be captured. */
+  readonly repair: RepairOptions;
   /** How long captured connections of a pod that leaves the mesh may go on. */
   readonly unenrolmentDrainMs: number;
   /** The node's network namespace when it is not the agent's own. */
@@ -86,6 +90,7 @@ export function parseConfig(env: Environment): Config {
     probeUid: probeUid < 0 ? undefined : probeUid,
     reconcileRulesAtStart: read.flag("AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true),
     auditIntervalMs,
+    repair: readRepair(read),
     unenrolmentDrainMs,
     hostNetnsPath: read.text("HOST_NETNS"),
     procFolder: read.text("PROC_DIR", "/proc"),
@@ -97,6 +102,16 @@ export function parseConfig(env: Environment): Config {
   };
   read.finish();
   return config;
+}
+
+/** Istio's names and defaults. */
+function readRepair(read: EnvironmentReader): RepairOptions {
+  return {
+    deletePods: read.flag("REPAIR_DELETE_PODS", false),
+    labelPods: read.flag("REPAIR_LABEL_PODS", false),
+    labelKey: read.text("REPAIR_LABEL_KEY", "cni.istio.io/uninitialized"),
+    labelValue: read.text("REPAIR_LABEL_VALUE", "true"),
+  };
 }
 
 function list(text: string): string[] {

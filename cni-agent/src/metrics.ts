@@ -8,6 +8,7 @@ export interface AgentMetrics {
   readonly events: { inc(labels: { type: string }): void };
   readonly failures: { inc(labels: { code: string }): void };
   readonly repairs: { inc(): void };
+  readonly podRepairs: { inc(labels: { type: string; result: string }): void };
 }
 
 /** Values read at scrape time. */
@@ -39,6 +40,11 @@ export function agentMetrics(gauges: AgentGauges): AgentMetrics {
     repairs: registry.counter(
       "ambit_cni_rules_repaired_total",
       "Enrolled pods whose rules somebody had changed, mended",
+    ),
+    podRepairs: registry.counter(
+      "istio_cni_repair_pods_repaired_total",
+      "Pods that could not be captured, by what was done about it",
+      ["type", "result"],
     ),
     events: registry.counter("nodeagent_reconcile_events_total", "Reconciled pod events", ["type"]),
     failures: registry.counter("ambit_cni_failures_total", "Steps that failed, by reason", [

@@ -1,7 +1,9 @@
 // What the agent writes on pods for everybody else to read, and the one way it is written: through the
 // resource writer. The control plane believes the redirection annotation and nothing else.
 
-import type { ResourceWriter } from "@ambit/common/resources/source.ts";
+import type { Pod } from "@ambit/api/resources/kinds.ts";
+import type { ResourceKey, ResourceWriter } from "@ambit/common/resources/source.ts";
+import type { PodEditor } from "./pod-repair.ts";
 import { type PodView, podView } from "./pod-view.ts";
 
 /** Istio's: read by control planes. */
@@ -30,22 +32,45 @@ export function hasMarks({ annotations }: PodView, { redirection, capture }: Pod
   );
 }
 
-export class ResourceAnnotator implements PodAnnotator {
-  readonly #writer: ResourceWriter;
+/** Where pods' objects are changed. */
+export interface PodWriter extends ResourceWriter {
+  delete(key: ResourceKey): Promise<unknown>;
+}
 
-  constructor(writer: ResourceWriter) {
+export class ResourceAnnotator implements PodAnnotator, PodEditor {
+  readonly #writer: PodWriter;
+
+  constructor(writer: PodWriter) {
     this.#writer = writer;
+  }
+
+  async delete({ namespace, name }: PodView): Promise<void> {
+    await this.#writer.delete({ kind: "Pod", namespace, name });
+  }
+
+  async setLabel(pod: PodView, label: string, value: string | undefined): Promise<void> {
+    await this.#patch(pod, (metadata) => {
+      const labels = { ...metadata.labels };
+      set(labels, label, value);
+      return { ...metadata, labels };
+    });
   }
 
   /** A pod that was replaced by one of the same name is left alone, too. */
   async annotate(pod: PodView, { redirection, capture }: PodMarks): Promise<void> {
+    await this.#patch(pod, (metadata) => {
+      const annotations = { ...metadata.annotations };
+      set(annotations, REDIRECTION_ANNOTATION, redirection);
+      set(annotations, CAPTURE_ANNOTATION, capture);
+      return { ...metadata, annotations };
+    });
+  }
+
+  async #patch(pod: PodView, change: (metadata: Pod["metadata"]) => Pod["metadata"]) {
     const key = { kind: "Pod", namespace: pod.namespace, name: pod.name } as const;
     await this.#writer.patch(key, (resource) => {
       if (resource.kind !== "Pod" || podView(resource).uid !== pod.uid) return resource;
-      const annotations = { ...resource.metadata.annotations };
-      set(annotations, REDIRECTION_ANNOTATION, redirection);
-      set(annotations, CAPTURE_ANNOTATION, capture);
-      return { ...resource, metadata: { ...resource.metadata, annotations } };
+      return { ...resource, metadata: change(resource.metadata) };
     });
   }
 }

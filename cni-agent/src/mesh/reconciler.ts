@@ -11,6 +11,7 @@ import type { AgentMetrics } from "../metrics.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
 import type { NodeModel } from "./node-model.ts";
 import { CAPTURE_ANNOTATION, REDIRECTION_ANNOTATION } from "./annotator.ts";
+import type { PodRepair } from "./pod-repair.ts";
 import type { PodMesh } from "./pod-mesh.ts";
 import type { PodView } from "./pod-view.ts";
 import type { ProbeExemption } from "./probe-exemption.ts";
@@ -27,6 +28,7 @@ export interface ReconcilerOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly metrics: AgentMetrics;
+  readonly repair: PodRepair;
   /** How often every enrolled pod is looked at: rules compared, capture proven. */
   readonly auditIntervalMs: number;
 }
@@ -160,7 +162,7 @@ export class Reconciler {
   }
 
   #onFailure(key: string, error: unknown, retryInMs: number): void {
-    const { log, metrics } = this.#options;
+    const { log, metrics, model, repair } = this.#options;
     const code = failureCode(error);
     metrics.failures.inc({ code });
     const repeated = this.#failing.get(key) === code;
@@ -168,11 +170,15 @@ export class Reconciler {
     const fields = { pod: key, code, retry_ms: retryInMs, error: errorMessage(error) };
     if (repeated) log.debug("pod still not as it should be", fields);
     else log.warn("pod not as it should be, trying again until it is", fields);
+    const pod = model.pod(key);
+    if (pod !== undefined) void repair.failed(pod, code);
   }
 
   async #reconcile(key: string): Promise<void> {
     await this.#step(key);
     this.#failing.delete(key);
+    const pod = this.#options.model.pod(key);
+    if (pod !== undefined) await this.#options.repair.recovered(pod);
   }
 
   async #step(key: string): Promise<void> {
