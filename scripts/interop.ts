@@ -1,4 +1,4 @@
-// `npm run interop -- PATH`: the acceptance suites of traffic, policy and labels with another ztunnel
+// `npm run interop -- PATH`: the acceptance suites of traffic, policy, labels and waypoints with another ztunnel
 // (Istio's) given by path: on the node that serves, on the one that dials, and on both. Control plane,
 // CA and node agents are ours.
 
@@ -6,7 +6,9 @@ import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 
-const SUITES = ["cli/test/traffic", "cli/test/policy", "cli/test/labels"];
+const SUITES = ["traffic", "policy", "labels", "waypoint", "control-plane"].map(
+  (it) => `cli/test/${it}`,
+);
 const PLACES = [["node-2"], ["node-1"], ["node-1", "node-2"]];
 
 const [path] = process.argv.slice(2);
