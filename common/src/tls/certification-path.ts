@@ -7,7 +7,7 @@ import type { WorkloadCertificate } from "./certificate.ts";
 import { DerReader, Tag, trimHex } from "./der-reader.ts";
 
 /** OpenSSL's own bound is 100; meshes have one intermediate, or two. */
-const PATH_LENGTH_MAX = 10;
+export const PATH_LENGTH_MAX = 10;
 /** What a peer may present besides its own certificate; more is not looked at. */
 const PRESENTED_MAX = 16;
 

@@ -96,7 +96,10 @@ export class DerReader {
 
 /** An INTEGER's bytes as hexadecimal without leading zeros: equal numbers have equal text. */
 export function integerHex(content: Buffer): string {
-  return trimHex(content.toString("hex"));
+  let at = 0;
+  while (at < content.length - 1 && content[at] === 0) at++;
+  const hex = content.toString("hex", at);
+  return hex.length > 1 && hex[0] === "0" ? hex.slice(1) : hex;
 }
 
 /** The same for hexadecimal text of any case, such as Node's serialNumber. */

@@ -3,10 +3,10 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type ListExtension, NOTHING } from "../testing/revocation-list-issuer.ts";
 import { TestCa } from "../testing/test-ca.ts";
-import { certificationPath, pathOfOwn } from "./certification-path.ts";
+import { certificationPath, PATH_LENGTH_MAX, pathOfOwn } from "./certification-path.ts";
 import { contextText, sequence } from "./der.ts";
 import { pemToDer } from "./pem.ts";
-import { parseRevocationLists } from "./revocation-list.ts";
+import { CRL_FILE_BYTES_MAX, parseRevocationLists } from "./revocation-list.ts";
 import { Revocations } from "./revocations.ts";
 
 const root = new TestCa("root");
@@ -92,6 +92,13 @@ describe("the path to a root", () => {
     expect(revocations.objectionTo(path)).toBeUndefined();
   });
 
+  it("is followed so far and no further", () => {
+    let ca = root;
+    for (let i = 1; i < PATH_LENGTH_MAX; i++) ca = new TestCa(`level-${i}`, ca);
+    expect(pathOfOwn(ca.issue(identity))).toHaveLength(PATH_LENGTH_MAX);
+    expect(pathOfOwn(new TestCa("one more", ca).issue(identity))).toBeUndefined();
+  });
+
   it("is unknown without the intermediate, without the root, or in a circle", () => {
     expect(certificationPath(parse(leaf.leafPem), [], roots)).toBeUndefined();
     expect(certificationPath(parse(leaf.leafPem), [intermediatePem!], [])).toBeUndefined();
@@ -145,6 +152,12 @@ describe("a file of revocation lists", () => {
     ["a block of something else", intermediate.revoke().replace(/\n\w{8}/, "\nAAAAAAAA")],
   ])("is refused when it is %s", (_, text) => {
     expect(() => parseRevocationLists(Buffer.from(text))).toThrow(Error);
+  });
+
+  it("is refused unread when it is larger than any list is", () => {
+    const file = Buffer.alloc(CRL_FILE_BYTES_MAX + 1);
+    expect(() => parseRevocationLists(file)).toThrow("larger than");
+    expect(() => parseRevocationLists(file.subarray(1))).toThrow("list 1: ");
   });
 
   it("is refused when any byte too few or too many is in it", () => {
