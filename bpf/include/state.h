@@ -50,7 +50,11 @@ struct endpoint {
 /* Which of ztunnel's listeners of a pod; the index in `listeners` is slot * ROLES + role. */
 enum role { ROLE_OUTBOUND, ROLE_PLAINTEXT, ROLE_HBONE, ROLE_DNS, ROLES };
 
-enum slot_flag { SLOT_ENABLED = 1, SLOT_INBOUND = 2, SLOT_DNS = 4 };
+/*
+ * RELEASED: the pod is leaving. Its own connections are its own again; ztunnel still serves those it has,
+ * and delivers what comes through tunnels of peers that have not heard of it.
+ */
+enum slot_flag { SLOT_ENABLED = 1, SLOT_INBOUND = 2, SLOT_DNS = 4, SLOT_RELEASED = 8 };
 
 struct slot {
 	enum slot_flag flags; /* any of them, or'ed */

@@ -101,6 +101,8 @@ static __always_inline int steer_tcp(struct bpf_sk_lookup *ctx)
 			return give_to(ctx, ROLE_DNS);
 		return give_to(ctx, ROLE_OUTBOUND);
 	}
+	if ((pod->flags & SLOT_RELEASED) && ctx->local_port == HBONE_PORT)
+		return give_to(ctx, ROLE_HBONE);
 	if (!(pod->flags & SLOT_INBOUND))
 		return SK_PASS;
 	if (is_probe(&remote)) {

@@ -16,6 +16,8 @@ export interface Gap {
 export interface Outcome {
   readonly sent: number;
   readonly failed: number;
+  /** What became of the first that failed. */
+  readonly failures: readonly string[];
   /** The longest of each URL, however short. */
   readonly gapMs: Readonly<Record<string, number>>;
   /** All that are longer than GAP_MIN_MS, in order. */
@@ -26,13 +28,14 @@ export interface Outcome {
 const GAP_MIN_MS = 300;
 const REQUEST_TIMEOUT_MS = 3_000;
 const PAUSE_MS = 5;
+const FAILURES_TOLD = 10;
 
 /** Requests on a new connection each; prints an Outcome after `seconds`. */
 function program(seconds: number): string {
   return `
   const http = require("http");
   const end = Date.now() + ${seconds} * 1000;
-  const result = { sent: 0, failed: 0, gapMs: {}, gaps: [] };
+  const result = { sent: 0, failed: 0, failures: [], gapMs: {}, gaps: [] };
   const loop = (url) => {
     let lastMs = Date.now();
     const gap = (now) => {
@@ -40,21 +43,23 @@ function program(seconds: number): string {
       if (now - lastMs > ${GAP_MIN_MS}) result.gaps.push({ url, fromMs: lastMs, toMs: now });
       lastMs = now;
     };
-    const done = (ok) => {
+    const done = (ok, why) => {
       const now = Date.now();
-      if (!ok) result.failed++;
+      if (!ok && result.failed++ < ${FAILURES_TOLD}) {
+        result.failures.push(new Date().toISOString() + " " + url + " " + why);
+      }
       if (ok || now >= end) gap(now);
       if (now < end) setTimeout(next, ${PAUSE_MS});
     };
     const next = () => {
       result.sent++;
       let over = false;
-      const once = (ok) => { if (!over) { over = true; done(ok); } };
+      const once = (ok, why) => { if (!over) { over = true; done(ok, why); } };
       http.get(url, { agent: false, timeout: ${REQUEST_TIMEOUT_MS} }, (r) => {
         let body = ""; r.on("data", (c) => body += c);
-        r.on("end", () => once(body.includes("sees")));
-        r.on("error", () => once(false));
-      }).on("error", () => once(false)).on("timeout", function () { this.destroy(); });
+        r.on("end", () => once(body.includes("sees"), body));
+        r.on("error", (e) => once(false, "answer " + e.code));
+      }).on("error", (e) => once(false, e.syscall + " " + e.code)).on("timeout", function () { this.destroy(); });
     };
     next();
   };

@@ -81,14 +81,7 @@ export class EbpfBackend implements RedirectionBackend {
   }
 
   release(netns: NetnsHandle): Promise<void> {
-    const cookie = cookieOfNetns(netns.fd);
-    const slot = this.#slots.get(cookie);
-    if (slot !== undefined) {
-      const { steering } = this.#node;
-      const dns = steering.slot(slot)?.dns ?? false;
-      steering.release(cookie);
-      steering.setSlot(slot, { inbound: false, dns });
-    }
+    this.stopCapture(netns);
     return Promise.resolve();
   }
 
@@ -107,13 +100,14 @@ export class EbpfBackend implements RedirectionBackend {
     for (const name of MARK_SYSCTLS) setNetSysctl(netns.fd, name, "0");
   }
 
-  /** Captures nothing new; ztunnel can still deliver. */
+  /** Captures nothing new; ztunnel can still deliver, also what comes through tunnels. */
   stopCapture(netns: NetnsHandle): void {
     const slot = this.slotOf(netns);
     if (slot === undefined) return;
     const { steering } = this.#node;
-    steering.release(cookieOfNetns(netns.fd));
-    steering.setSlot(slot, { inbound: false, dns: steering.slot(slot)?.dns ?? false });
+    steering.direct.revoke(slot);
+    const dns = steering.slot(slot)?.dns ?? false;
+    steering.setSlot(slot, { inbound: false, dns, released: true });
   }
 
   /** Ends the capture of a pod, and of none of its connections: their routes stay. */
@@ -183,6 +177,7 @@ export class EbpfBackend implements RedirectionBackend {
     return (
       state?.inbound === inbound &&
       state.dns === dns &&
+      state.released === undefined &&
       pins.target("pods", podPin(cookie)) === netns.inode &&
       sameAddresses(steering.addresses(slot), podAddresses(netns))
     );

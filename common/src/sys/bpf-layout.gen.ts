@@ -184,6 +184,7 @@ export const SlotFlag = {
   ENABLED: 1,
   INBOUND: 2,
   DNS: 4,
+  RELEASED: 8,
 } as const;
 
 export const FlowFlag = {

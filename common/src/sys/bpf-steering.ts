@@ -26,6 +26,8 @@ const NANOSECONDS_PER_MS = 1_000_000n;
 export interface SlotState {
   readonly inbound: boolean;
   readonly dns: boolean;
+  /** The pod is leaving: nothing new is captured, ztunnel still serves what it has, and tunnels. */
+  readonly released?: true;
 }
 
 /** The folder of a node's pins below a BPF file system, whose names may hold no dot. */
@@ -111,7 +113,8 @@ export class Steering implements Disposable {
         ? 0
         : SlotFlag.ENABLED |
           (state.inbound ? SlotFlag.INBOUND : 0) |
-          (state.dns ? SlotFlag.DNS : 0);
+          (state.dns ? SlotFlag.DNS : 0) |
+          (state.released === true ? SlotFlag.RELEASED : 0);
     const value = Buffer.alloc(STRUCTS.slot.bytes);
     value.writeUInt32LE(flags, STRUCTS.slot.flags);
     this.#map("slots").set(u32(slot), value);
@@ -120,7 +123,12 @@ export class Steering implements Disposable {
   slot(slot: number): SlotState | undefined {
     const flags = this.#map("slots").get(u32(slot))?.readUInt32LE(STRUCTS.slot.flags) ?? 0;
     if ((flags & SlotFlag.ENABLED) === 0) return undefined;
-    return { inbound: (flags & SlotFlag.INBOUND) !== 0, dns: (flags & SlotFlag.DNS) !== 0 };
+    const released = (flags & SlotFlag.RELEASED) !== 0;
+    return {
+      inbound: (flags & SlotFlag.INBOUND) !== 0,
+      dns: (flags & SlotFlag.DNS) !== 0,
+      ...(released && { released }),
+    };
   }
 
   /** Makes a slot's own addresses exactly these. Throws E2BIG when the node has too many. */

@@ -107,13 +107,21 @@ export function lifeCases(get: () => RedirectionHarness): void {
     const client = connectApp(network.other, network.pod.ip4, APP_PORT);
     await talk(client, await server.next());
 
+    await using tunnels = await listen("HBONE");
+    const peer = connectApp(network.other, network.pod.ip4, 15_008);
+    await talk(peer, await tunnels.next());
+    const again = asProxy();
+    const late = await dial(network.pod, network.pod.ip4, APP_PORT, { mark, spoof });
+    again[Symbol.dispose]();
+    await talk(late, await server.next());
+
     const reset = once(app, "error");
     await backend.remove(network.pod.netns);
     await expect(reset).resolves.toMatchObject([
       { code: expect.stringMatching(/^ECONN(RESET|ABORTED)$/) },
     ]);
     await talk(out, taken);
-    for (const socket of [app, out, client, upstream]) socket.destroy();
+    for (const socket of [app, out, client, upstream, peer, late]) socket.destroy();
   });
 
   it("captures again what was released", async () => {
