@@ -71,7 +71,7 @@ it("ztunnel's own metrics are read through a tunnel to itself", async () => {
   expect(answer.status).toBe(200);
   const talk = await talkThrough(answer);
   const request = "GET /metrics HTTP/1.1\r\nHost: ztunnel\r\nConnection: close\r\n\r\n";
-  const text = (await talk.finish(request)).toString();
+  const text = (await talk.hear(request)).toString();
   expect(text).toMatch(/^HTTP\/1\.1 200 /);
   expect(text).toContain('istio_build{component="ztunnel"');
   expect(await ztunnel.line({ message: "connection complete" })).toMatchObject({

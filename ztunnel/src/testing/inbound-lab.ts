@@ -146,6 +146,8 @@ export interface Talk {
   say(text: string): Promise<string>;
   /** Sends the last, and resolves with all that comes back. */
   finish(text: string): Promise<Buffer>;
+  /** Sends, and resolves with all that comes back until the other side has finished. */
+  hear(text: string): Promise<Buffer>;
   /** Resolves when the tunnel or the connection it runs in is over. */
   readonly closed: Promise<unknown>;
 }
@@ -171,6 +173,13 @@ export async function talkThrough({ stream }: TunnelResponse): Promise<Talk> {
       client.on("data", (chunk: Buffer) => chunks.push(chunk));
       client.end(text);
       await once(client, "close");
+      return Buffer.concat(chunks);
+    },
+    hear: async (text) => {
+      const chunks: Buffer[] = [];
+      client.on("data", (chunk: Buffer) => chunks.push(chunk));
+      client.write(text);
+      await once(client, "end");
       return Buffer.concat(chunks);
     },
     closed: once(client, "close"),
