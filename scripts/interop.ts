@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 
-const SUITES = ["traffic", "policy", "labels", "waypoint", "control-plane"].map(
+const SUITES = ["traffic", "policy", "labels", "waypoint", "service-entry", "control-plane"].map(
   (it) => `cli/test/${it}`,
 );
 const PLACES = [["node-2"], ["node-1"], ["node-1", "node-2"]];
