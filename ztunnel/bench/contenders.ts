@@ -30,7 +30,8 @@ const OWN_TREE = resolve(import.meta.dirname, "../..");
 const OURS = checkout("ambit", OWN_TREE);
 const NODE = process.execPath;
 const PACKET_MARK = "1337";
-const START_TIMEOUT_MS = 15_000;
+/** Ten thousand workloads take a busy machine a while. */
+const START_TIMEOUT_MS = 60_000;
 
 /** A checkout of this repository, installed; `name` is what its contenders are called. */
 export function checkout(name: string, tree: string): { name: string; main: string } {

@@ -145,6 +145,13 @@ export function addressOf(buffer: Uint8Array): bigint {
   return koffi.address(buffer);
 }
 
+const mallocTrim = libc.func("int malloc_trim(size_t pad)");
+
+/** Gives the C heap's free pages back to the kernel. */
+export function trimHeap(): void {
+  mallocTrim(0);
+}
+
 /** Closes a descriptor that is known to be open; EINTR counts as closed (Linux frees it anyway). */
 export function closeFd(fd: number): void {
   callRaw("close", fd);

@@ -6,6 +6,7 @@ import { assert } from "@ambit/common/process/assert.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
+import { tidyMemory } from "@ambit/common/process/tidy-memory.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
 import { parseRevocationLists } from "@ambit/common/tls/revocation-list.ts";
@@ -35,6 +36,7 @@ import { OpenSockets } from "../telemetry/open-sockets.ts";
 import { PodMetrics } from "../telemetry/pod-metrics.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
+import { LargeUpdates } from "./large-update.ts";
 import { DemandView } from "./demand-view.ts";
 import type {
   RequestMessage,
@@ -56,6 +58,10 @@ const onDemandDns = new OnDemandDnsMetrics();
 const sockets = new OpenSockets();
 const podMetrics = new PodMetrics(threadCpuSeconds);
 const proxies = new Map<string, PodProxy>();
+/** Connections are not kept waiting for it. */
+const largeUpdates = new LargeUpdates(systemClock, () => {
+  if (context.connections.size === 0) tidyMemory();
+});
 let selfProxy: SelfProxy | undefined;
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
@@ -121,6 +127,7 @@ const handlers: Handlers = {
     direct.review(context);
     warmCertificates();
     if (kind === "address") dropStaleTunnels(context, pods());
+    largeUpdates.applied(update.upserts.length);
     return rejections;
   },
   addPod: async ({ uid, info, netnsFd, steering }) => {
