@@ -18,7 +18,7 @@ import {
   startServers,
   steered,
 } from "./contenders.ts";
-import { cpuMicroseconds } from "./cpu.ts";
+import { cgroupMicroseconds, cpuMicroseconds } from "./cpu.ts";
 import { type Row, ROWS } from "./load.ts";
 import { CONNECTIONS, measureMemory, type MemoryRow, WORKLOADS } from "./memory.ts";
 import { SERVER_IP, Topology } from "./topology.ts";
@@ -34,6 +34,8 @@ interface Result {
   readonly toPeer?: number;
   /** Microseconds of the proxies' processor time per request, or per MiB. */
   readonly cpu: number;
+  /** The same of everybody: clients, servers and proxies. */
+  readonly cpuOfAll: number;
 }
 
 /**
@@ -117,6 +119,7 @@ function requireTools(): void {
 interface Sample {
   readonly value: number;
   readonly cpu: number;
+  readonly cpuOfAll: number;
 }
 
 type Samples = Map<string, Sample[]>;
@@ -160,9 +163,14 @@ async function measure(
 
 function sample(row: Row, topology: Topology, seconds: number, pids: readonly number[]): Sample {
   row.measure(topology, SERVER_IP, WARM_UP_SECONDS);
-  const before = cpuMicroseconds(pids);
+  const cgroup = topology.cgroup.folder;
+  const [before, beforeOfAll] = [cpuMicroseconds(pids), cgroupMicroseconds(cgroup)];
   const { value, work } = row.measure(topology, SERVER_IP, seconds);
-  return { value, cpu: (cpuMicroseconds(pids) - before) / work };
+  return {
+    value,
+    cpu: (cpuMicroseconds(pids) - before) / work,
+    cpuOfAll: (cgroupMicroseconds(cgroup) - beforeOfAll) / work,
+  };
 }
 
 async function compareMemory(contenders: readonly Contender[], json: boolean): Promise<void> {
@@ -220,6 +228,7 @@ function summarise(
       toNoMesh: of(name, row) / of(noMesh.name, row),
       ...(peer && { toPeer: of(name, row) / of(peer.name, row) }),
       cpu: of(name, row, "cpu"),
+      cpuOfAll: of(name, row, "cpuOfAll"),
     })),
   );
 }
@@ -227,15 +236,19 @@ function summarise(
 function printTable(results: readonly Result[]): void {
   const hasPeer = results.some(({ toPeer }) => toPeer !== undefined);
   const header = ["figure", "contender", "median", "to no mesh", ...(hasPeer ? ["to peer"] : [])];
-  header.push("CPU each");
-  const lines = results.map(({ row, contender, median: value, unit, toNoMesh, toPeer, cpu }) => [
-    row,
-    contender,
-    `${value < 100 ? value.toFixed(2) : Math.round(value)} ${unit}`,
-    `${toNoMesh.toFixed(2)}×`,
-    ...(hasPeer ? [`${toPeer?.toFixed(2)}×`] : []),
-    cpu === 0 ? "" : `${cpu.toFixed(1)} µs`,
-  ]);
+  header.push("CPU each", "CPU of all");
+  const lines = results.map((result) => {
+    const { row, contender, median: value, unit, toNoMesh, toPeer, cpu, cpuOfAll } = result;
+    return [
+      row,
+      contender,
+      `${value < 100 ? value.toFixed(2) : Math.round(value)} ${unit}`,
+      `${toNoMesh.toFixed(2)}×`,
+      ...(hasPeer ? [`${toPeer?.toFixed(2)}×`] : []),
+      cpu === 0 ? "" : `${cpu.toFixed(1)} µs`,
+      `${cpuOfAll.toFixed(1)} µs`,
+    ];
+  });
   printColumns([header, ...lines]);
 }
 
