@@ -17,6 +17,10 @@ const BUILT_IN = ":PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n";
 const listed = (tables: readonly XtTable[]) =>
   parseListing(saved(tables).replaceAll(/^(\*\w+\n)/gm, `$1${BUILT_IN}`));
 
+const OTHERS = "-m mark ! --mark 0x539/0xfff";
+const AWAY = "! -d 127.0.0.1/32";
+const BEGINS = "--tcp-flags FIN,SYN,RST,ACK SYN";
+const RESTORE = "CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff";
 const withoutComments = (text: string) => text.replaceAll(/-m comment --comment "[^"]*" /g, "");
 
 describe("a pod's rules", () => {
@@ -33,7 +37,7 @@ COMMIT
 :ISTIO_PRERT - [0:0]
 :ISTIO_OUTPUT - [0:0]
 -A ISTIO_PRERT -m mark --mark 0x539/0xfff -j CONNMARK --set-xmark 0x111/0xfff
--A ISTIO_OUTPUT -m connmark --mark 0x111/0xfff -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A ISTIO_OUTPUT -m connmark --mark 0x111/0xfff -j ${RESTORE}
 -A PREROUTING -j ISTIO_PRERT
 -A OUTPUT -j ISTIO_OUTPUT
 COMMIT
@@ -41,13 +45,13 @@ COMMIT
 :ISTIO_PRERT - [0:0]
 :ISTIO_OUTPUT - [0:0]
 -A ISTIO_PRERT -s 169.254.7.127 -p tcp -m tcp -j ACCEPT
--A ISTIO_PRERT ! -d 127.0.0.1/32 -p tcp -m tcp ! --dport 15008 --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15006
+-A ISTIO_PRERT ${AWAY} -p tcp -m tcp ! --dport 15008 ${BEGINS} ${OTHERS} -j REDIRECT --to-ports 15006
 -A ISTIO_OUTPUT -d 169.254.7.127 -p tcp -m tcp -j ACCEPT
--A ISTIO_OUTPUT ! -o lo -p udp -m udp --dport 53 -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15053
--A ISTIO_OUTPUT ! -d 127.0.0.1/32 -p tcp -m tcp --dport 53 --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15053
+-A ISTIO_OUTPUT ! -o lo -p udp -m udp --dport 53 ${OTHERS} -j REDIRECT --to-ports 15053
+-A ISTIO_OUTPUT ${AWAY} -p tcp -m tcp --dport 53 ${BEGINS} ${OTHERS} -j REDIRECT --to-ports 15053
 -A ISTIO_OUTPUT -p tcp -m mark --mark 0x111/0xfff -j ACCEPT
--A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -j ACCEPT
--A ISTIO_OUTPUT ! -d 127.0.0.1/32 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark 0x539/0xfff -j REDIRECT --to-ports 15001
+-A ISTIO_OUTPUT ${AWAY} -o lo -j ACCEPT
+-A ISTIO_OUTPUT ${AWAY} -p tcp -m tcp ${BEGINS} ${OTHERS} -j REDIRECT --to-ports 15001
 -A PREROUTING -j ISTIO_PRERT
 -A OUTPUT -j ISTIO_OUTPUT
 COMMIT
@@ -63,7 +67,7 @@ COMMIT
   it("send what comes by a virtual interface outbound, before all else", () => {
     const text = withoutComments(saved(podXtTables({ ...ALL, virtualInterfaces: ["tap0"] }, 4)));
     expect(text)
-      .toContain(`-A ISTIO_PRERT -i tap0 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REDIRECT --to-ports 15001
+      .toContain(`-A ISTIO_PRERT -i tap0 -p tcp -m tcp ${BEGINS} -j REDIRECT --to-ports 15001
 -A ISTIO_PRERT -i tap0 -p tcp -j RETURN
 -A ISTIO_PRERT -s 169.254.7.127`);
   });
