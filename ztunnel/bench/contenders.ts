@@ -43,6 +43,15 @@ export const noMesh: Contender = {
   start: () => Promise.resolve({ processes: [], stop: () => Promise.resolve() }),
 };
 
+/** What pods that are not in the mesh pay for those that are: the node's programs run for their sockets, too. */
+export const bystander: Contender = {
+  name: "no mesh, beside pods redirected by eBPF",
+  start: (topology) => {
+    const node = new SteeredNode("node", topology.cgroup, []);
+    return Promise.resolve({ processes: [], stop: () => Promise.resolve(node.remove()) });
+  },
+};
+
 /** Two ztunnels in dedicated mode, one per side, as if on two nodes. */
 export function crossNode(name: string, command: readonly string[]): Contender {
   return {

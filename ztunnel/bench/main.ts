@@ -10,6 +10,7 @@ import { UserError } from "@ambit/common/process/errors.ts";
 import { runMain } from "@ambit/common/process/run.ts";
 import {
   ambitCrossNode,
+  bystander,
   checkout,
   type Contender,
   crossNode,
@@ -62,6 +63,7 @@ await runMain(async () => {
   const peer = values["peer-ztunnel"];
   const contenders = [
     noMesh,
+    bystander,
     ...(peer === undefined ? [] : [crossNode("peer ztunnel, cross-node", [peer])]),
     ...ours(),
     ...(values.baseline === undefined ? [] : ours(checkout("baseline", values.baseline))),

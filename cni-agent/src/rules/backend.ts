@@ -28,8 +28,8 @@ export interface RulesWatch {
 export interface TranslatingBackend extends RedirectionBackend {
   /** Whether rules of ours are in the pod. */
   isPresent(netns: NetnsHandle): Promise<boolean>;
-  /** Ends capture; what is translated stays so as long as `inUse`. The routes stay in any case. */
-  retire(netns: NetnsHandle, inUse: boolean): Promise<void>;
+  /** Takes the rules out, which ends what is still translated; the routes stay. */
+  removeRules(netns: NetnsHandle): Promise<void>;
 }
 
 /** All methods are idempotent and reject with AgentError. */

@@ -80,8 +80,15 @@ export class EbpfBackend implements RedirectionBackend {
     }
   }
 
+  /** ztunnel can still deliver, also what comes through tunnels. */
   release(netns: NetnsHandle): Promise<void> {
-    this.stopCapture(netns);
+    const slot = this.slotOf(netns);
+    if (slot !== undefined) {
+      const { steering } = this.#node;
+      steering.direct.revoke(slot);
+      const dns = steering.slot(slot)?.dns ?? false;
+      steering.setSlot(slot, { inbound: false, dns, released: true });
+    }
     return Promise.resolve();
   }
 
@@ -98,16 +105,6 @@ export class EbpfBackend implements RedirectionBackend {
     this.retire(netns);
     await removeReturnRoutes(netns);
     for (const name of MARK_SYSCTLS) setNetSysctl(netns.fd, name, "0");
-  }
-
-  /** Captures nothing new; ztunnel can still deliver, also what comes through tunnels. */
-  stopCapture(netns: NetnsHandle): void {
-    const slot = this.slotOf(netns);
-    if (slot === undefined) return;
-    const { steering } = this.#node;
-    steering.direct.revoke(slot);
-    const dns = steering.slot(slot)?.dns ?? false;
-    steering.setSlot(slot, { inbound: false, dns, released: true });
   }
 
   /** Ends the capture of a pod, and of none of its connections: their routes stay. */

@@ -16,13 +16,7 @@ import { endProxiedConnections } from "./end-connections.ts";
 import { parseProbeSet, renderProbeSet } from "./ipset.ts";
 import { type IptablesKind, iptablesPrograms } from "./iptables-binaries.ts";
 import { compareTables, type Listing, parseListing, renderChange } from "./iptables-ruleset.ts";
-import {
-  hostXtTable,
-  podXtTables,
-  retiredXtTables,
-  PROBE_SETS,
-  type XtTable,
-} from "./iptables-tables.ts";
+import { hostXtTable, podXtTables, PROBE_SETS, type XtTable } from "./iptables-tables.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { runChecked, runCommand } from "./run-command.ts";
 import { watchPod } from "./watch-pod.ts";
@@ -71,7 +65,7 @@ export class IptablesBackend implements TranslatingBackend {
 
   async remove(netns: NetnsHandle): Promise<void> {
     await endProxiedConnections(netns);
-    await Promise.all(families().map((family) => this.#change(netns, family, [], POD_LOCK)));
+    await this.removeRules(netns);
     await removeReturnRoutes(netns);
   }
 
@@ -80,10 +74,8 @@ export class IptablesBackend implements TranslatingBackend {
     return listings.some((listing) => compareTables(listing, []) !== "ok");
   }
 
-  /** The kernel translates on what was translated once: no rule is needed for it. */
-  async retire(netns: NetnsHandle, inUse: boolean): Promise<void> {
-    const tables = inUse ? retiredXtTables() : [];
-    await Promise.all(families().map((family) => this.#change(netns, family, tables, POD_LOCK)));
+  async removeRules(netns: NetnsHandle): Promise<void> {
+    await Promise.all(families().map((family) => this.#change(netns, family, [], POD_LOCK)));
   }
 
   async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {

@@ -45,11 +45,6 @@ export function podXtTables(redirection: PodRedirection, family: IpFamily): XtTa
   return redirection.dnsCapture ? [rawTable(), ...tables] : tables;
 }
 
-/** Captures nothing more; answers to what was captured find their way. */
-export function retiredXtTables(): XtTable[] {
-  return [mangleTable()];
-}
-
 function natTable(redirection: PodRedirection, family: IpFamily): XtTable {
   return podTable("nat", natPrerouting(redirection, family), natOutput(redirection, family));
 }

@@ -13,7 +13,7 @@ import type {
 } from "./backend.ts";
 import { endProxiedConnections } from "./end-connections.ts";
 import { hostTable, parseProbeTargets } from "./host-tables.ts";
-import { CAPTURING_CHAINS, POD_TABLES, podTables, retiredTables } from "./pod-tables.ts";
+import { CAPTURING_CHAINS, POD_TABLES, podTables } from "./pod-tables.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { compareListing, renderEmpty, renderInstall, renderRemove, type Table } from "./ruleset.ts";
 import { runChecked, runCommand } from "./run-command.ts";
@@ -48,7 +48,7 @@ export class NftablesBackend implements TranslatingBackend {
 
   async remove(netns: NetnsHandle): Promise<void> {
     await endProxiedConnections(netns);
-    await applyScript(netns, renderRemove(POD_TABLES));
+    await this.removeRules(netns);
     await removeReturnRoutes(netns);
   }
 
@@ -57,9 +57,8 @@ export class NftablesBackend implements TranslatingBackend {
     return tables.split(/\s+/).includes(NAT_TABLE);
   }
 
-  async retire(netns: NetnsHandle, inUse: boolean): Promise<void> {
-    const tables = inUse ? retiredTables() : [];
-    await applyScript(netns, renderInstall(tables, unwanted(tables)));
+  async removeRules(netns: NetnsHandle): Promise<void> {
+    await applyScript(netns, renderRemove(POD_TABLES));
   }
 
   async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {

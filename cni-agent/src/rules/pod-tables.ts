@@ -35,20 +35,13 @@ export function podTables(redirection: PodRedirection): Table[] {
   return redirection.dnsCapture ? [...tables, rawTable()] : tables;
 }
 
-/** Captures nothing more: connections that are translated stay so, and answers find their way. */
-export function retiredTables(): Table[] {
-  return [hookedTable(wire.NAT_TABLE, NAT_HOOKS, [], []), mangleTable()];
-}
-
-const NAT_HOOKS = {
-  prerouting: "type nat hook prerouting priority -100",
-  output: "type nat hook output priority -100",
-} as const;
-
 function natTable(redirection: PodRedirection, families: readonly Family[]): Table {
   return hookedTable(
     wire.NAT_TABLE,
-    NAT_HOOKS,
+    {
+      prerouting: "type nat hook prerouting priority -100",
+      output: "type nat hook output priority -100",
+    },
     natPrerouting(redirection, families),
     natOutput(redirection, families),
   );

@@ -110,8 +110,8 @@ export class SwitchingBackend implements RedirectionBackend {
   /** Captures no new connection any more; those that were captured go on until `remove`. */
   async release(netns: NetnsHandle): Promise<void> {
     this.#settled.delete(cookieOfNetns(netns.fd));
-    this.#ebpf?.stopCapture(netns);
-    if (await this.#translating.isPresent(netns)) await this.#translating.retire(netns, true);
+    await this.#ebpf?.release(netns);
+    if (await this.#translating.isPresent(netns)) await this.#translating.release(netns);
   }
 
   async remove(netns: NetnsHandle): Promise<void> {
@@ -196,7 +196,7 @@ export class SwitchingBackend implements RedirectionBackend {
   async #retire(former: TranslatingBackend | undefined, netns: NetnsHandle): Promise<boolean> {
     if (former === undefined || !(await former.isPresent(netns))) return true;
     const inUse = await hasTranslatedConnections(netns);
-    await former.retire(netns, inUse);
+    await (inUse ? former.release(netns) : former.removeRules(netns));
     return !inUse;
   }
 }
