@@ -1,6 +1,6 @@
 // `npm run interop -- PATH`: the acceptance suites of traffic, policy, labels and waypoints with another ztunnel
 // (Istio's) given by path: on the node that serves, on the one that dials, and on both. Control plane,
-// CA and node agents are ours.
+// CA and node agents are ours. Then it and ours through waypoints and to other networks, both ways.
 
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -22,9 +22,15 @@ if (path === undefined || !existsSync(path)) {
 for (const nodes of PLACES) {
   console.log(`interop: ${path} on ${nodes.join(" and ")}`);
   const peers = nodes.map((node) => `${node}=${resolve(path)}`).join(",");
-  const { status } = spawnSync("vitest", ["run", "--project", "netns", ...SUITES], {
+  run(SUITES, { PEER_ZTUNNELS: peers });
+}
+console.log(`interop: ${path} and ours, through waypoints and to other networks`);
+run(["ztunnel/test/interop"], { PEER_ZTUNNEL: resolve(path) });
+
+function run(suites: readonly string[], peers: Readonly<Record<string, string>>): void {
+  const { status } = spawnSync("vitest", ["run", "--project", "netns", ...suites], {
     stdio: "inherit",
-    env: { ...process.env, PEER_ZTUNNELS: peers },
+    env: { ...process.env, ...peers },
   });
   if (status !== 0) process.exitCode = 1;
 }

@@ -27,7 +27,8 @@ const EVERYWHERE: SocketAddress = { ip: "0.0.0.0" as Ip, port: APP_PORT };
 const ECHO: SocketAddress = { ip: SERVER_IP, port: APP_PORT };
 
 const MAIN = resolve(import.meta.dirname, "../src/main.ts");
-const MARK = 1337;
+/** What ztunnel's own sockets carry, so that they are not redirected. */
+export const MARK = 1337;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Between two questions to another process, which cannot tell us by itself. */
 const POLL_MS = 10;
@@ -91,9 +92,14 @@ export class Lab implements Disposable {
     return path;
   }
 
-  /** Starts a ztunnel process in a namespace. */
-  ztunnel(side: Side, env: Readonly<Record<string, string>>): Ztunnel {
-    const ztunnel = new Ztunnel(this.netns(side), this.fd(side), {
+  /** Starts a ztunnel process in a namespace: ours, or another `program`. */
+  ztunnel(
+    side: Side,
+    env: Readonly<Record<string, string>>,
+    program: readonly string[] = [process.execPath, MAIN],
+  ): Ztunnel {
+    const place = { netns: this.netns(side), netnsFd: this.fd(side), program };
+    const ztunnel = new Ztunnel(place, {
       FAKE_CA: "true",
       FAKE_CA_FOLDER: join(this.folder, "ca"),
       ENABLE_ORIG_SRC: "false",
@@ -106,13 +112,17 @@ export class Lab implements Disposable {
   }
 
   /** The same for one workload of its own namespace. */
-  dedicated(side: "client" | "server", env: Readonly<Record<string, string>>): Ztunnel {
-    return this.ztunnel(side, {
+  dedicated(
+    side: "client" | "server",
+    env: Readonly<Record<string, string>>,
+    program?: readonly string[],
+  ): Ztunnel {
+    const own = {
       PROXY_MODE: "dedicated",
       PROXY_WORKLOAD_INFO: `default/${side}/${side}`,
       NODE_NAME: `node-${side}`,
-      ...env,
-    });
+    };
+    return this.ztunnel(side, { ...own, ...env }, program);
   }
 
   /** An echo server, by default in the server's namespace on every address. */
@@ -157,6 +167,12 @@ export class Lab implements Disposable {
 
 export type LogLine = Readonly<Record<string, unknown>>;
 
+interface Place {
+  readonly netns: string;
+  readonly netnsFd: number;
+  readonly program: readonly string[];
+}
+
 export class Ztunnel {
   readonly #child: ChildProcess;
   readonly #netnsFd: number;
@@ -166,9 +182,9 @@ export class Ztunnel {
   readonly plain: string[] = [];
   readonly exited: Promise<number | null>;
 
-  constructor(netns: string, netnsFd: number, env: Readonly<Record<string, string>>) {
+  constructor({ netns, netnsFd, program }: Place, env: Readonly<Record<string, string>>) {
     this.#netnsFd = netnsFd;
-    this.#child = spawn("ip", ["netns", "exec", netns, process.execPath, MAIN], {
+    this.#child = spawn("ip", ["netns", "exec", netns, ...program], {
       env: { PATH: process.env["PATH"], ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -222,6 +238,15 @@ export class Ztunnel {
   /** Asks until the answer is as wanted. */
   async untilJson(path: string, holds: (answer: unknown) => boolean): Promise<void> {
     while (!holds(await this.json(path))) await sleep(POLL_MS);
+  }
+
+  /** Waits until it says that it is ready. */
+  async untilReady(): Promise<void> {
+    const ended = this.exited.then((code) => {
+      throw new Error(`ended with ${code}: ${this.plain.join("\n")}`);
+    });
+    const ready = () => this.http(15_021, "/healthz/ready").catch(() => "not listening");
+    while ((await Promise.race([ready(), ended])) !== "ready\n") await sleep(POLL_MS);
   }
 
   /** Waits until this many connections are under way. */
