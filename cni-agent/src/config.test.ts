@@ -30,6 +30,26 @@ describe("configuration", () => {
     expect([config.probeUid, config.zdsPath]).toEqual([0, "/z"]);
   });
 
+  it("reads Istio's settings of iptables and repair, and how long leaving may take", () => {
+    const defaults = parseConfig({ ...REQUIRED, FORCE_IPTABLES_BINARY: "" });
+    expect([defaults.iptablesKind, defaults.unenrolmentDrainMs]).toEqual([undefined, 5_000]);
+    expect(defaults.repair).toEqual({
+      deletePods: false,
+      labelPods: false,
+      labelKey: "cni.istio.io/uninitialized",
+      labelValue: "true",
+    });
+    const config = parseConfig({
+      ...REQUIRED,
+      FORCE_IPTABLES_BINARY: "legacy",
+      REPAIR_DELETE_PODS: "true",
+      UNENROLMENT_DRAIN: "1h",
+    });
+    expect([config.iptablesKind, config.repair.deletePods]).toEqual(["legacy", true]);
+    const late = { ...REQUIRED, UNENROLMENT_DRAIN: "61m" };
+    expect(() => parseConfig(late)).toThrow("UNENROLMENT_DRAIN: at most 1h");
+  });
+
   it("names every problem at once", () => {
     const bad = { PROBE_UID: "root", REDIRECTION: "magic", AMBIENT_ENABLEMENT_SELECTOR: "{" };
     expect(() => parseConfig(bad)).toThrow(

@@ -27,6 +27,8 @@ export interface Config {
   readonly bpfFs: string;
   /** The cgroup that holds the node's pods, this agent and ztunnel; undefined: the node's root. */
   readonly cgroup: string | undefined;
+  /** The kind of iptables where iptables is used; undefined: the one that the node uses. */
+  readonly iptablesKind: "nft" | "legacy" | undefined;
   /** Whose sockets on the node may probe pods; undefined: any of the node's own. */
   readonly probeUid: number | undefined;
   readonly reconcileRulesAtStart: boolean;
@@ -87,6 +89,7 @@ export function parseConfig(env: Environment): Config {
     redirection: read.oneOf("REDIRECTION", ["auto", "ebpf", "nftables", "iptables"], "auto"),
     bpfFs: read.text("BPF_FS", DEFAULT_BPF_FS),
     cgroup: read.text("NODE_CGROUP"),
+    iptablesKind: forcedIptables(read),
     probeUid: probeUid < 0 ? undefined : probeUid,
     reconcileRulesAtStart: read.flag("AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true),
     auditIntervalMs,
@@ -102,6 +105,12 @@ export function parseConfig(env: Environment): Config {
   };
   read.finish();
   return config;
+}
+
+/** Empty, as Istio's chart leaves it, forces nothing. */
+function forcedIptables(read: EnvironmentReader): "nft" | "legacy" | undefined {
+  const kind = read.oneOf("FORCE_IPTABLES_BINARY", ["nft", "legacy", "auto"], "auto");
+  return kind === "auto" ? undefined : kind;
 }
 
 /** Istio's names and defaults. */

@@ -156,5 +156,6 @@ describe("choosing iptables' kind", () => {
     expect(await detect()).toBe("legacy");
     onNode("iptables-nft -t mangle -A OUTPUT -j RETURN");
     expect(await detect()).toBe("nft");
+    expect(await detectIptables(network.node.netns, "legacy")).toBe("legacy");
   });
 });

@@ -20,8 +20,19 @@ export function iptablesPrograms(kind: IptablesKind, family: IpFamily): Iptables
   return { save: `${name}-save`, restore: `${name}-restore` };
 }
 
-/** Rejects with command-missing when the node has no iptables at all. */
-export async function detectIptables(hostNetns: NetnsHandle | undefined): Promise<IptablesKind> {
+/**
+ * `forced` decides when it is given. Rejects with command-missing when the node has no iptables at all,
+ * or not the kind that is forced.
+ */
+export async function detectIptables(
+  hostNetns: NetnsHandle | undefined,
+  forced?: IptablesKind,
+): Promise<IptablesKind> {
+  if (forced !== undefined) {
+    if ((await listing(hostNetns, forced)) !== undefined) return forced;
+    const message = `FORCE_IPTABLES_BINARY asks for iptables-${forced}, which does not work here`;
+    throw new AgentError("command-missing", message);
+  }
   for (const kind of ["nft", "legacy"] as const) {
     if (await hasRules(hostNetns, kind)) return kind;
   }

@@ -10,7 +10,7 @@ import { failureCode } from "../errors.ts";
 import type { TranslatingBackend } from "./backend.ts";
 import { type GateCheck, GateError, type OpenedEbpf, openEbpf } from "./ebpf-gate.ts";
 import { openRemains } from "./ebpf-remains.ts";
-import { detectIptables, usableIptables } from "./iptables-binaries.ts";
+import { detectIptables, type IptablesKind, usableIptables } from "./iptables-binaries.ts";
 import { IptablesBackend } from "./iptables-backend.ts";
 import { NftablesBackend } from "./nftables-backend.ts";
 import { runCommand } from "./run-command.ts";
@@ -48,6 +48,8 @@ export interface ChoiceOptions {
   readonly hostNetns: NetnsHandle | undefined;
   readonly probeUid: number | undefined;
   readonly kernelRelease?: string;
+  /** The kind of iptables to use where it is used; undefined: what the node uses. */
+  readonly iptablesKind?: IptablesKind | undefined;
 }
 
 export class RedirectionChoice implements Disposable {
@@ -142,14 +144,16 @@ async function tryEbpf(
 
 /** nftables where `nft` works, else iptables: also beside eBPF, for probes and for pods that need it. */
 async function translatingBackend(options: ChoiceOptions): Promise<TranslatingBackend> {
-  const { mode, hostNetns, probeUid } = options;
+  const { mode, hostNetns, probeUid, iptablesKind } = options;
   if (mode === "nftables" || (mode !== "iptables" && (await hasNft(hostNetns)))) {
     return new NftablesBackend({ hostNetns, probeUid });
   }
   try {
-    return new IptablesBackend({ kind: await detectIptables(hostNetns), hostNetns, probeUid });
+    const kind = await detectIptables(hostNetns, iptablesKind);
+    return new IptablesBackend({ kind, hostNetns, probeUid });
   } catch (error) {
     if (failureCode(error) !== "command-missing") throw error;
+    if (iptablesKind !== undefined) throw new UserError(errorMessage(error));
     throw new UserError("neither nft nor iptables works on this node: install nftables");
   }
 }
