@@ -52,12 +52,25 @@ export function zdsSocket(home: Home, node: NodePlace): string {
   return resolve(home.zds, `${node.name}.sock`);
 }
 
+interface Authority {
+  /** For istiod-lite. */
+  readonly env: Readonly<Record<string, string>>;
+  /** What signs for the control plane. */
+  readonly root: string;
+  /** Where its revocation lists are, once it has any. */
+  readonly revocations?: string;
+}
+
 /** CACERTS_DIR among the settings is a CA that the user plugs in; otherwise the mesh makes its own. */
-function authority(home: Home, settings: NodeJS.ProcessEnv) {
+function authority(home: Home, settings: NodeJS.ProcessEnv): Authority {
   const pluggedIn = settings["CACERTS_DIR"];
-  return pluggedIn === undefined || pluggedIn === ""
-    ? { env: { CA_DIR: home.ca }, root: resolve(home.ca, "ca-cert.pem") }
-    : { env: { CACERTS_DIR: pluggedIn }, root: resolve(pluggedIn, "root-cert.pem") };
+  if (pluggedIn === undefined || pluggedIn === "")
+    return { env: { CA_DIR: home.ca }, root: resolve(home.ca, "ca-cert.pem") };
+  return {
+    env: { CACERTS_DIR: pluggedIn },
+    root: resolve(pluggedIn, "root-cert.pem"),
+    revocations: settings["CRL_PATH"] ?? resolve(pluggedIn, "ca-crl.pem"),
+  };
 }
 
 export function istiod(home: Home, settings: NodeJS.ProcessEnv): Component {
@@ -120,7 +133,7 @@ export function ztunnel(
   const { sameNode, ztunnels } = options;
   const other = ztunnels[node.name];
   const controlPlane = `https://${ISTIOD.v4}:15012`;
-  const { root } = authority(home, settings);
+  const { root, revocations } = authority(home, settings);
   return {
     name: "ztunnel",
     node: node.name,
@@ -135,6 +148,7 @@ export function ztunnel(
       CA_ADDRESS: controlPlane,
       XDS_ROOT_CA: root,
       CA_ROOT_CA: root,
+      ...(revocations !== undefined && { CRL_PATH: revocations }),
       AUTH_TOKEN: ztunnelTokenFile(home, node),
       INPOD_UDS: zdsSocket(home, node),
       BPF_FS: home.bpf,
