@@ -18,7 +18,6 @@ import { addressOutput, authorizationOutput, type Output } from "./output.ts";
 import { policiesSelecting } from "./selected-policies.ts";
 import type { Translation } from "./translation.ts";
 import { waypointPolicy } from "./waypoint-policies.ts";
-import type { ServiceAttachment } from "./waypoints.ts";
 
 export function serviceOutputs(service: Service, translation: Translation): Output[] {
   if (!isMeshService(service)) return [];
@@ -53,7 +52,7 @@ export function serviceEntryOutputs(entry: ServiceEntry, translation: Translatio
     canonical: objects.hostnames.isCanonical(key, host),
   }));
   const services = { claims, namespace, waypoints, visibility, settings };
-  const workloads = workloadsView(entry, hosts, attachment, translation);
+  const workloads = workloadsView(entry, hosts, translation);
   return [...serviceEntryServices(entry, services), ...serviceEntryWorkloads(entry, workloads)].map(
     addressOutput,
   );
@@ -75,19 +74,20 @@ function lostHosts(
 function workloadsView(
   entry: ServiceEntry,
   hosts: readonly string[],
-  attachment: ServiceAttachment,
   translation: Translation,
 ): EntryWorkloadsView {
   const { objects, settings } = translation;
   const { namespace = "" } = entry.metadata;
+  const selecting = policiesSelecting(objects, { namespace, labels: labelsOf(entry) }, settings);
+  const before = policiesBefore([entry], {}, translation);
   return {
     settings,
     hosts,
-    policies: [
-      ...policiesSelecting(objects, { namespace, labels: labelsOf(entry) }, settings),
-      ...policiesBefore([], attachment, translation),
-    ],
-    gateways: (labels, network) => gatewaysOf({ namespace, labels, network }, translation).gateways,
+    around: (labels, network) => {
+      const { gateways, attachment } = gatewaysOf({ namespace, labels, network }, translation);
+      const own = policiesBefore([], attachment, translation);
+      return { gateways, policies: [...new Set([...selecting, ...before, ...own])] };
+    },
   };
 }
 

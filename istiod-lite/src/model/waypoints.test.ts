@@ -1,48 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { ipToBytes, parseIp } from "@ambit/common/net/ip.ts";
-import {
-  MeshHarness as Harness,
-  objectYaml,
-  podYaml,
-  serviceYaml,
-} from "../testing/mesh-harness.ts";
+import { gateway, HBONE, labelledService as service, use } from "../testing/gateway-yaml.ts";
+import { MeshHarness as Harness, objectYaml, podYaml } from "../testing/mesh-harness.ts";
 
 const WEB = "shop/web.shop.svc.cluster.local";
-const HBONE = "name: mesh, port: 15008, protocol: HBONE";
-
-interface GatewayOptions {
-  readonly labels?: string;
-  readonly annotations?: string;
-  readonly listener?: string;
-  readonly addresses?: string;
-  readonly kind?: string;
-}
-
-function gateway(name: string, namespace = "shop", options: GatewayOptions = {}): string {
-  const {
-    labels = "",
-    annotations = "",
-    listener = HBONE,
-    addresses = `[{ type: Hostname, value: ${name}.${namespace}.svc.cluster.local }]`,
-    kind = "istio-waypoint",
-  } = options;
-  return `${objectYaml(
-    "Gateway",
-    name,
-    `{ gatewayClassName: ${kind}, listeners: [{ ${listener} }] }`,
-    `namespace: ${namespace}, labels: { ${labels} }, annotations: { ${annotations} }`,
-  ).replace(/---$/, "")}status: { addresses: ${addresses} }\n---`;
-}
-
 const namespace = (name: string, labels: string, annotations = "") =>
   objectYaml("Namespace", name, "{}", `labels: { ${labels} }, annotations: { ${annotations} }`);
-const service = (labels: string, annotations = "") =>
-  serviceYaml("web").replace(
-    "namespace: shop",
-    `namespace: shop, labels: { ${labels} }, annotations: { ${annotations} }`,
-  );
-const use = (name: string, of?: string) =>
-  `istio.io/use-waypoint: ${name}${of === undefined ? "" : `, istio.io/use-waypoint-namespace: ${of}`}`;
 const hostname = (name: string, of = "shop") => ({
   destination: {
     case: "hostname",
@@ -387,101 +350,5 @@ describe("a waypoint of a ServiceEntry", () => {
     expect(reasons()).toEqual(["WaypointIsNotReady", reason]);
     mesh.apply(gateway("wp"));
     expect(reasons()).toEqual(["WaypointAccepted"]);
-  });
-});
-
-describe("policies that let only waypoints in", () => {
-  const NAME = "shop/istio_allow_waypoint_shop_wp";
-  const instance = podYaml("wp-1", "gateway.networking.k8s.io/gateway-name: wp").replace(
-    "serviceAccountName: shop",
-    "serviceAccountName: wp-account",
-  );
-
-  it("are not made unless asked for", () => {
-    const mesh = new Harness().apply(gateway("wp"), instance, service(use("wp")), podYaml("a"));
-    expect([mesh.policy(NAME), mesh.pod("a").authorizationPolicies]).toEqual([undefined, []]);
-  });
-
-  it("name the accounts of a waypoint's pods, for the workloads behind it", () => {
-    const mesh = new Harness({ autoAllowWaypoints: true, trustDomain: "td" });
-    mesh.apply(gateway("wp"), service(use("wp")), podYaml("a"), podYaml("bb", "app: b"));
-    expect(mesh.pod("a").authorizationPolicies).toEqual([]);
-    mesh.apply(instance);
-    expect(mesh.policy(NAME)).toMatchObject({
-      action: 0,
-      scope: 2,
-      rules: [
-        {
-          clauses: [
-            {
-              matches: [
-                {
-                  principals: [{ matchType: { case: "exact", value: "td/ns/shop/sa/wp-account" } }],
-                },
-              ],
-            },
-          ],
-        },
-      ],
-    });
-    expect(mesh.pod("a").authorizationPolicies).toEqual([NAME]);
-    expect(mesh.pod("bb").authorizationPolicies).toEqual([]);
-    expect(mesh.pod("wp-1").authorizationPolicies).toEqual([]);
-    mesh.apply(service(""));
-    expect(mesh.pod("a").authorizationPolicies).toEqual([]);
-    mesh.apply(service(use("wp"))).remove(gateway("wp"));
-    expect([mesh.policy(NAME), mesh.pod("a").authorizationPolicies]).toEqual([undefined, []]);
-  });
-
-  it("hold for a workload's own waypoint too", () => {
-    const all = gateway("wp", "shop", { labels: "istio.io/waypoint-for: all" });
-    const mesh = new Harness({ autoAllowWaypoints: true });
-    mesh.apply(all, instance, podYaml("a", use("wp")));
-    expect(mesh.pod("a").authorizationPolicies).toEqual([NAME]);
-  });
-});
-
-describe("a gateway to another network", () => {
-  const remote = (addresses = "[{ type: IPAddress, value: 203.0.113.7 }]", kind = "istio-remote") =>
-    gateway("gw", "shop", { labels: "topology.istio.io/network: far", addresses, kind });
-  const vm = (network: string) =>
-    objectYaml("WorkloadEntry", "vm", `{ address: 192.0.2.1, network: ${network} }`);
-  const VM = "networking.istio.io/WorkloadEntry/shop/vm";
-
-  it("is a workload, and the way to the workloads there", () => {
-    const mesh = new Harness().apply(vm("far"), podYaml("a"), remote());
-    const uid = "NetworkGateway/far/203.0.113.7/15008";
-    expect(mesh.address(uid)).toMatchObject({
-      case: "workload",
-      value: { network: "far", namespace: "shop", serviceAccount: "gw-istio-remote" },
-    });
-    expect(mesh.workload(VM).networkGateway).toMatchObject({
-      destination: { case: "address", value: { network: "far" } },
-      hboneMtlsPort: 15_008,
-    });
-    expect(mesh.pod("a").networkGateway).toBeUndefined();
-    mesh.apply(vm("near"));
-    expect(mesh.workload(VM).networkGateway).toBeUndefined();
-    mesh.apply(vm("far")).remove(remote());
-    expect(mesh.workload(VM).networkGateway).toBeUndefined();
-    expect(mesh.resource(uid)).toBeUndefined();
-  });
-
-  it("may have a name instead of an address", () => {
-    const mesh = new Harness().apply(vm("far"), remote("[{ type: Hostname, value: far.test }]"));
-    expect(mesh.address("NetworkGateway/far/far.test/15008")).toMatchObject({
-      value: { hostname: "far.test", addresses: [] },
-    });
-    expect(mesh.workload(VM).networkGateway?.destination).toMatchObject({
-      case: "hostname",
-      value: { namespace: "shop", hostname: "far.test" },
-    });
-  });
-
-  it("is not the cluster's own east-west gateway, whose door is for others", () => {
-    const own = "[{ type: IPAddress, value: 203.0.113.7 }]";
-    const mesh = new Harness().apply(vm("far"), remote(own, "istio-east-west"));
-    expect(mesh.addresses).toEqual([`Kubernetes/${VM}`]);
-    expect(mesh.workload(VM).networkGateway).toBeUndefined();
   });
 });

@@ -114,15 +114,19 @@ function addressOf(
   return [cidr.prefixLength === whole ? address : { ...address, length: cidr.prefixLength }];
 }
 
+export interface EndpointSurroundings {
+  readonly gateways: WorkloadGateways;
+  /** Keys of those that apply to it. */
+  readonly policies: readonly string[];
+}
+
 /** What the workloads of an entry depend on besides it. */
 export interface EntryWorkloadsView {
   readonly settings: MeshSettings;
   /** Those that the entry has to itself: without any it has no workloads either. */
   readonly hosts: readonly string[];
-  /** Keys of those that apply to them. */
-  readonly policies: readonly string[];
-  /** By an endpoint's labels and network; an implied endpoint has neither. */
-  readonly gateways: (labels: Labels | undefined, network: string) => WorkloadGateways;
+  /** By an endpoint's labels, which an implied endpoint has not, and its network. */
+  readonly around: (labels: Labels | undefined, network: string) => EndpointSurroundings;
 }
 
 /** The workloads that the entry itself lists or implies. */
@@ -157,10 +161,11 @@ function endpointsOf({ spec }: ServiceEntry, hosts: readonly string[]): PlacedEn
 function workloadOf(
   entry: ServiceEntry,
   { endpoint, hosts }: PlacedEndpoint,
-  { settings, policies, gateways }: EntryWorkloadsView,
+  { settings, around }: EntryWorkloadsView,
 ): Address {
   const { metadata } = entry;
   const network = endpoint.network ?? settings.network;
+  const { gateways, policies } = around(endpoint.labels, network);
   const namespace = metadata.namespace ?? "";
   const { address = "" } = endpoint;
   const ip = parseIp(address);
@@ -186,7 +191,7 @@ function workloadOf(
         clusterId: settings.clusterId,
         authorizationPolicies: [...policies].sort(),
         services: servicesField(hosts.map((host) => ({ name: `${namespace}/${host}`, ports }))),
-        ...gateways(endpoint.labels, network),
+        ...gateways,
         ...localityOfText(endpoint.locality),
         ...(endpoint.weight ? { capacity: endpoint.weight } : {}),
       },
