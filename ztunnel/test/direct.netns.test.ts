@@ -12,6 +12,7 @@ import { SteeredNode } from "../src/testing/steered-node.ts";
 import { bytes, serves } from "../src/state/testing-mesh.ts";
 import { ControlPlane } from "./control-plane.ts";
 import { APP_PORT, CLIENT_IP, ended, Lab, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
+import { Load } from "./load.ts";
 
 const COMPLETE = { scope: "access", message: "connection complete" };
 /** From a change to the end of what it forbids. */
@@ -58,24 +59,25 @@ const addPod = (slot: number): Payload => ({
   },
 });
 
-function newZtunnel(sameNode: string): Ztunnel {
+function newZtunnel(sameNode: string, workers = 1): Ztunnel {
   return cgroup.startProxy(() =>
     lab.ztunnel("node", {
       NODE_NAME: "node-1",
       INPOD_UDS: join(lab.folder, "zds.sock"),
       BPF_FS: node.bpffs,
       SAME_NODE: sameNode,
+      ZTUNNEL_WORKER_THREADS: String(workers),
       ...mesh.env,
     }),
   );
 }
 
-async function start(sameNode = "direct"): Promise<void> {
+async function start(sameNode = "direct", workers = 1): Promise<void> {
   mesh
     .workload("client", [CLIENT_IP])
     .service("web", [VIP.ip])
     .workload("server", [SERVER_IP], { services: serves("web", APP_PORT) });
-  ztunnel = newZtunnel(sameNode);
+  ztunnel = newZtunnel(sameNode, workers);
   await enrolAll(1);
   node.capture();
 }
@@ -167,25 +169,56 @@ it("a mebibyte goes past ztunnel, whose counters do not move while it does", asy
   socket.destroy();
 });
 
+it("of many short ones each is counted, and none is left in the kernel", async () => {
+  await start();
+  const load = new Load(() => lab.connect("client", VIP), { fresh: 4, lasting: 2 });
+  await load.more(400, 400);
+  await load.stop();
+  expect(load.failures).toEqual([]);
+  await expect.poll(flows).toEqual([]);
+  const made = load.fresh + 2;
+  for (const name of ["opened", "closed"]) {
+    const metric = () => ztunnel.metric(`istio_tcp_connections_${name}_total`, 'reporter="source"');
+    await expect.poll(metric).toBe(made);
+  }
+  expect(node.steering.counters().get("DIRECT_ENDED")).toBeGreaterThan(made - 20);
+});
+
 describe("what the mesh forbids", () => {
-  it("ends within a second, at both ends and with its reason", async () => {
+  it("ends within a second also when it is hundreds", async () => {
     await start();
-    const socket = await directSocket();
+    const first = await directSocket();
+    const dialing = Array.from({ length: 300 }, () => lab.connect());
+    const sockets = [first, ...(await Promise.all(dialing))];
+    await expect.poll(() => flows().length).toBe(sockets.length);
     const startMs = performance.now();
     mesh.policy("client", NO_CLIENT);
-    await ended(socket);
+    await Promise.all(sockets.map(ended));
     expect(performance.now() - startMs).toBeLessThan(END_WITHIN_MS);
-    for (const direction of ["inbound", "outbound"]) {
-      expect(await ztunnel.line({ ...COMPLETE, direction, path: "direct" })).toMatchObject({
-        reason: "POLICY_CHANGED",
-        error: expect.stringMatching(/explicitly denied by: ns\/client$/) as string,
-      });
-    }
-    await expect(refused(POD)).resolves.toBe(true);
-    expect(flows()).toEqual([]);
-    mesh.removePolicy("client");
-    await expect.poll(() => refused(POD)).toBe(false);
+    await expect.poll(flows).toEqual([]);
   });
+
+  it.each([1, 2])(
+    "ends within a second, with its reason at both ends; %i workers",
+    async (workers) => {
+      await start("direct", workers);
+      const socket = await directSocket();
+      const startMs = performance.now();
+      mesh.policy("client", NO_CLIENT);
+      await ended(socket);
+      expect(performance.now() - startMs).toBeLessThan(END_WITHIN_MS);
+      for (const direction of ["inbound", "outbound"]) {
+        expect(await ztunnel.line({ ...COMPLETE, direction, path: "direct" })).toMatchObject({
+          reason: "POLICY_CHANGED",
+          error: expect.stringMatching(/explicitly denied by: ns\/client$/) as string,
+        });
+      }
+      await expect(refused(POD)).resolves.toBe(true);
+      expect(flows()).toEqual([]);
+      mesh.removePolicy("client");
+      await expect.poll(() => refused(POD)).toBe(false);
+    },
+  );
 
   it("leaves alone what it does not concern", async () => {
     await start();

@@ -13,6 +13,8 @@ export interface EndedFlow {
   readonly between: string;
   /** As process.hrtime.bigint() counts. */
   readonly endedNs: bigint;
+  /** By a reset, or by somebody who ends connections: not by both sides' closing. */
+  readonly aborted: boolean;
   /** By the destination, from the source. */
   readonly bytesReceived: number;
   /** By the destination, to the source. */
@@ -77,6 +79,13 @@ class EndedRecord implements EndedFlow {
 
   get endedNs(): bigint {
     return this.#record.readBigUInt64LE(LAYOUT.endedNs);
+  }
+
+  get aborted(): boolean {
+    const state = this.#state;
+    return (
+      state !== TcpState.LAST_ACK && state !== TcpState.FIN_WAIT2 && state !== TcpState.CLOSING
+    );
   }
 
   get bytesReceived(): number {

@@ -122,7 +122,11 @@ describe("a change of the mesh", () => {
     expect(lab.destinations("client", WEB)).toEqual([]);
     expect(lab.destinations("other", ONE)).toEqual(["10.0.0.2:8080"]);
     expect(lab.kernel.sockets).toEqual([kept]);
-    expect(lab.endings).toMatchObject([{ to: ONE, why: { code: "POLICY_CHANGED" } }]);
+    const flow = directFlow(lab, { source: client(5000), destination: ONE, slot: 2 });
+    const { direct } = lab.context;
+    expect(direct.objectionTo(lab.context, flow)).toMatchObject({ code: "POLICY_CHANGED" });
+    const other = { source: { ip: ip("10.0.0.9"), port: 1 }, netns: lab.cookie("other") };
+    expect(direct.objectionTo(lab.context, { ...flow, ...other })).toBeUndefined();
   });
 
   it("ends no connection that ztunnel relays", () => {
@@ -171,7 +175,9 @@ describe("a change of the mesh", () => {
     mesh.remove("c//Pod/ns/client");
     lab.review();
     expect(lab.kernel.sockets).toEqual([]);
-    expect(lab.endings).toMatchObject([{ why: { code: "WORKLOAD_REMOVED" } }]);
+    const flow = directFlow(lab, { source: client(5000), destination: ONE, slot: 2 });
+    const why = lab.context.direct.objectionTo(lab.context, flow);
+    expect(why).toMatchObject({ code: "WORKLOAD_REMOVED" });
   });
 
   it("or a certificate that is gone takes back and ends nothing", () => {

@@ -5,14 +5,14 @@
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
-import type { DirectBackend } from "@ambit/common/sys/bpf-direct.ts";
+import type { DirectBackend, DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
 import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
 import { knownWorkload } from "../proxy/identify.ts";
 import { ProxyError } from "../proxy/proxy-error.ts";
 import type { Workload } from "../state/workload.ts";
 import { decideDirect, type DirectDecision, type DirectPod, policyObjection } from "./decide.ts";
-import { endConnections, type Ending } from "./end-connections.ts";
+import { endConnections } from "./end-connections.ts";
 import type { DirectKernel } from "./kernel.ts";
 
 /** What the kernel has been told: this pod may call this address, and gets one of these. */
@@ -41,8 +41,6 @@ export interface DirectPathsOptions {
   /** Throws an Error that says why there can be no direct connections. */
   open(pins: string): DirectKernel;
   cookieOf(netnsFd: number | undefined): bigint;
-  /** Hears of connections before they are ended. */
-  onEnding?(ending: Ending): void;
 }
 
 export class DirectPaths {
@@ -95,7 +93,6 @@ export class DirectPaths {
     const left = this.#pods.get(uid);
     if (left === undefined || this.#kernel === undefined) return;
     this.#pods.delete(uid);
-    const why = new ProxyError("POD_REMOVED", "connection closed: the pod left the mesh");
     const concerns = ({ source, target }: Permit) => source === left || target === left;
     const gone = [...this.#permits].filter(([, permit]) => concerns(permit));
     for (const [key, grant] of this.#grants) {
@@ -104,7 +101,7 @@ export class DirectPaths {
     }
     this.#end(
       this.#kernel,
-      gone.map(([key, permit]) => ({ key, permit, why })),
+      gone.map(([key, permit]) => ({ key, permit })),
     );
     this.#regrant(context, this.#kernel);
   }
@@ -149,22 +146,23 @@ export class DirectPaths {
     }
     const forbidden = [...this.#permits].flatMap(([key, permit]) => {
       const why = objectionTo(context, permit);
-      return why === undefined ? [] : [{ key, permit, why }];
+      return why === undefined ? [] : [{ key, permit }];
     });
     this.#end(kernel, forbidden);
     this.#regrant(context, kernel);
   }
 
+  /** Why such a connection would have to end; undefined when it may go on. */
+  objectionTo(context: ProxyContext, flow: DirectFlow): ProxyError | undefined {
+    const permit = this.#permitOf(flow);
+    return permit === undefined ? podLeft() : objectionTo(context, permit);
+  }
+
   /** Takes responsibility for connections that somebody else let through, a former process for instance. */
   adopt(): void {
-    if (this.#kernel === undefined) return;
-    const pods = [...this.#pods.values()];
-    const bySlot = new Map(pods.map((pod) => [pod.slot, pod]));
-    const byCookie = new Map(pods.map((pod) => [pod.cookie, pod]));
-    for (const { netns, slot, source, destination } of this.#kernel.flows()) {
-      const [from, target] = [byCookie.get(netns), bySlot.get(slot)];
-      if (from === undefined || target === undefined) continue;
-      this.#permit({ source: from, sourceIps: [source.ip], target, to: destination });
+    for (const flow of this.#kernel?.flows() ?? []) {
+      const permit = this.#permitOf(flow);
+      if (permit !== undefined) this.#permit(permit);
     }
   }
 
@@ -245,6 +243,15 @@ export class DirectPaths {
     }
   }
 
+  /** undefined: one of the two pods is not here any more. */
+  #permitOf({ netns, slot, source: { ip }, destination }: DirectFlow): Permit | undefined {
+    const pods = [...this.#pods.values()];
+    const source = pods.find(({ cookie }) => cookie === netns);
+    const target = pods.find((pod) => pod.slot === slot);
+    if (source === undefined || target === undefined) return undefined;
+    return { source, sourceIps: [ip], target, to: destination };
+  }
+
   /** False when there are too many to keep track of. */
   #permit(permit: Permit): boolean {
     const { source, target, to } = permit;
@@ -278,8 +285,8 @@ export class DirectPaths {
       this.#permits.delete(key);
       kernel.revoke(permit.target.slot);
     }
-    const endings = forbidden.map(({ permit, why }) => ({ ...permit, why }));
-    endConnections(kernel, endings, (ending) => this.#options.onEnding?.(ending));
+    const endings = forbidden.map(({ permit }) => permit);
+    endConnections(kernel, endings);
   }
 
   /** Writes again what still holds and was made void by a new generation of its destination. */
@@ -302,7 +309,10 @@ interface Call {
 interface Forbidden {
   readonly key: string;
   readonly permit: Permit;
-  readonly why: ProxyError;
+}
+
+function podLeft(): ProxyError {
+  return new ProxyError("POD_REMOVED", "connection closed: a pod left the mesh");
 }
 
 function grantKey({ cookie }: DirectPod, called: SocketAddress): string {

@@ -4,7 +4,6 @@
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { TcpSocket } from "@ambit/common/sys/sock-diag.ts";
-import type { ProxyError } from "../proxy/proxy-error.ts";
 import type { DirectPod } from "./decide.ts";
 import type { DirectKernel } from "./kernel.ts";
 
@@ -13,17 +12,11 @@ export interface Ending {
   readonly sourceIps: readonly Ip[];
   readonly target: DirectPod;
   readonly to: SocketAddress;
-  readonly why: ProxyError;
 }
 
-export function endConnections(
-  kernel: DirectKernel,
-  endings: readonly Ending[],
-  onEnding: (ending: Ending) => void,
-): void {
+export function endConnections(kernel: DirectKernel, endings: readonly Ending[]): void {
   const byTarget = Map.groupBy(endings, ({ target }) => target);
   for (const [target, ofTarget] of byTarget) {
-    for (const ending of ofTarget) onEnding(ending);
     const { netnsFd } = target.pod;
     const sockets = kernel.connections(netnsFd);
     const relayed = relayedBy(sockets);

@@ -1,8 +1,8 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import { Scope } from "@ambit/api/gen/istio/authorization_pb.ts";
 import type { DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
 import { serves, TestMesh } from "../state/testing-mesh.ts";
 import { directFlow, DirectTestLab, endedFlow, ip, tcpSocket } from "../testing/direct-lab.ts";
-import { ProxyError } from "../proxy/proxy-error.ts";
 import { FlowAccounts } from "./flow-accounts.ts";
 import { flowId } from "./flow-facts.ts";
 
@@ -10,6 +10,7 @@ const CLIENT = { ip: ip("10.0.0.1"), port: 5000 };
 const ONE = { ip: ip("10.0.0.2"), port: 8080 };
 const WEB = { ip: ip("10.96.0.1"), port: 80 };
 
+let mesh: TestMesh;
 let lab: DirectTestLab;
 let accounts: FlowAccounts;
 let unseen: string[];
@@ -17,7 +18,7 @@ beforeEach(() => open());
 
 /** `level`: what is written of access lines. */
 function open(level: "info" | "error" = "info"): void {
-  const mesh = new TestMesh()
+  mesh = new TestMesh()
     .service("web", ["10.96.0.1"])
     .workload("client", [CLIENT.ip])
     .workload("one", [ONE.ip], { services: serves("web") });
@@ -75,22 +76,24 @@ describe("a connection that has ended", () => {
     expect(lines()).toHaveLength(level === "info" ? 6 : 0);
   });
 
-  it("says why when it was ended", () => {
-    const why = new ProxyError("POLICY_CHANGED", "closed by policy");
-    const [target] = [...lab.context.direct.pods].slice(1);
-    accounts.explain({ sourceIps: [CLIENT.ip], target: target!, to: ONE, why });
-    lab.kernel.ended.push(endedFlow(flow(), { received: 1, sent: 1 }));
+  it.each([
+    ["and the mesh forbids it", true, true, { reason: "POLICY_CHANGED", level: "error" }],
+    ["though the mesh has nothing against it", false, true, { level: "info" }],
+    ["while the mesh came to forbid it, but in good order", true, false, { level: "info" }],
+  ])("tells why when it was cut %s", (_, forbidden, aborted, told) => {
+    if (forbidden) mesh.policy("deny", { scope: Scope.NAMESPACE, rules: [] });
+    lab.kernel.ended.push(endedFlow(flow(), { received: 1, sent: 1, aborted }));
     accounts.readEnded();
-    const told = { error: "closed by policy", reason: "POLICY_CHANGED", level: "error" };
     expect(lines()).toMatchObject([told, told]);
+    expect("reason" in lines()[0]!).toBe("reason" in told);
   });
 
-  it("is told of pods that have left meanwhile", () => {
+  it("is told of pods that have left meanwhile, which explains that it was cut", () => {
     lab.context.direct.removePod(lab.context, "uid-client");
     accounts.know(lab.context.direct.pods);
-    lab.kernel.ended.push(endedFlow(flow(), { received: 1, sent: 1 }));
+    lab.kernel.ended.push(endedFlow(flow(), { received: 1, sent: 1, aborted: true }));
     accounts.readEnded();
-    expect(lines()).toHaveLength(2);
+    expect(lines()).toMatchObject([{ reason: "POD_REMOVED" }, { reason: "POD_REMOVED" }]);
   });
 
   it("is passed over when its pods were never known", () => {

@@ -15,7 +15,6 @@ import { ConnectionTelemetry, type Direction } from "../telemetry/connection-tel
 import { trafficLabels } from "../telemetry/traffic-labels.ts";
 import type { TrafficAccount } from "../telemetry/traffic-metrics.ts";
 import type { DirectPod } from "./decide.ts";
-import type { Ending } from "./end-connections.ts";
 import { flowFacts, flowId, type FlowParties } from "./flow-facts.ts";
 import type { DirectKernel } from "./kernel.ts";
 
@@ -25,9 +24,6 @@ const UNANSWERED_MS = 30_000;
 const FORMER_PODS_MAX = 256;
 /** A socket at the destination of a call that the programs did not see answered: not in an instant. */
 const UNSEEN_MS = 1_000;
-/** Reasons that wait for the end that they explain, and how long they do. */
-const REASONS_MAX = 4096;
-const REASON_MS = 10_000;
 /** Kinds of connections that are counted without another look at who they are between. */
 const ACCOUNTS_MAX = 4096;
 
@@ -43,10 +39,12 @@ interface LiveFlow {
 }
 
 interface Account {
-  /** The state's when it was opened: who is who may have changed since. */
+  /** When it was opened: who is who, and may do what, may have changed since. */
   readonly version: number;
   /** One for each reporter. */
   readonly series: readonly TrafficAccount[];
+  /** What the mesh has against such connections: why one was cut. */
+  readonly objection: ProxyError | undefined;
 }
 
 export class FlowAccounts {
@@ -57,10 +55,7 @@ export class FlowAccounts {
   readonly #accounts = new Map<string, Account>();
   readonly #pods = new Map<bigint, DirectPod>();
   readonly #workloads = new WeakMap<Pod, Workload>();
-  /** Why connections are being ended, by destination and client address. */
-  readonly #reasons = new Map<string, ProxyError>();
-  #explainedMs = 0;
-
+  #podsChanged = 0;
   readonly #onUnseen: (pod: DirectPod) => void;
 
   /** `onUnseen` hears of pods with servers that the programs do not see. */
@@ -72,6 +67,7 @@ export class FlowAccounts {
 
   /** The pods that there are now; those that were are remembered for a while. */
   know(pods: Iterable<DirectPod>): void {
+    this.#podsChanged++;
     for (const pod of pods) {
       this.#pods.delete(pod.cookie);
       this.#pods.set(pod.cookie, pod);
@@ -80,15 +76,6 @@ export class FlowAccounts {
     for (const cookie of this.#pods.keys()) {
       if (this.#pods.size <= FORMER_PODS_MAX) break;
       this.#pods.delete(cookie);
-    }
-  }
-
-  /** Connections that are about to be ended, and why. */
-  explain({ sourceIps, to, why }: Ending): void {
-    this.#explainedMs = this.#context.clock.monotonicMs();
-    for (const ip of sourceIps) {
-      if (this.#reasons.size >= REASONS_MAX) this.#reasons.clear();
-      this.#reasons.set(reasonKey(ip, to), why);
     }
   }
 
@@ -123,8 +110,6 @@ export class FlowAccounts {
     }
     this.readEnded();
     for (const [cookie, live] of this.#live) if (!seen.has(cookie)) this.#close(live, undefined);
-    const sinceMs = this.#context.clock.monotonicMs() - this.#explainedMs;
-    if (sinceMs > REASON_MS) this.#reasons.clear();
   }
 
   /** The connections that live, for the admin port. */
@@ -138,31 +123,39 @@ export class FlowAccounts {
 
   #book(ended: EndedFlow): void {
     const known = this.#live.get(ended.cookie);
-    const isOrdinary = known === undefined && this.#reasons.size === 0;
-    if (isOrdinary && !this.#context.telemetry.access.enabled("info")) return this.#count(ended);
-    const { flow } = ended;
-    const live = known ?? this.#open(flow, ended.endedNs);
+    const account = this.#accountOf(ended);
+    const why = ended.aborted ? account.objection : undefined;
+    const isOrdinary = known === undefined && why === undefined;
+    if (isOrdinary && !this.#context.telemetry.access.enabled("info")) {
+      for (const one of account.series) one.add(ended.bytesReceived, ended.bytesSent);
+      return;
+    }
+    const live = known ?? this.#open(ended.flow, ended.endedNs);
     if (live === undefined) return;
     live.counters.sent = ended.bytesReceived;
     live.counters.received = ended.bytesSent;
-    this.#close(live, this.#reasons.get(reasonKey(flow.source.ip, flow.destination)));
+    this.#close(live, why);
   }
 
-  /** The short way of one that came and went between two looks, when nobody reads access lines. */
-  #count(ended: EndedFlow): void {
-    let account = this.#accounts.get(ended.between);
-    if (account?.version !== this.#context.state.version) account = this.#openAccount(ended);
-    for (const series of account.series) series.add(ended.bytesReceived, ended.bytesSent);
+  #accountOf(ended: EndedFlow): Account {
+    const account = this.#accounts.get(ended.between);
+    return account?.version === this.#version ? account : this.#openAccount(ended);
+  }
+
+  /** Grows when the mesh or the pods have changed. */
+  get #version(): number {
+    return this.#context.state.version + this.#podsChanged;
   }
 
   #openAccount({ flow, between }: EndedFlow): Account {
-    const { state, telemetry } = this.#context;
+    const { telemetry } = this.#context;
     const parties = this.#partiesOf(flow);
     const series = DIRECTIONS.flatMap((direction) => {
       if (parties === undefined) return [];
       return telemetry.metrics.account(trafficLabels(flowFacts(flow, parties, direction)));
     });
-    const account: Account = { version: state.version, series };
+    const objection = this.#context.direct.objectionTo(this.#context, flow);
+    const account: Account = { version: this.#version, series, objection };
     if (this.#accounts.size >= ACCOUNTS_MAX) this.#accounts.clear();
     this.#accounts.set(between, account);
     return account;
@@ -280,10 +273,6 @@ function summary(live: LiveFlow, direction: Direction): ConnectionSummary {
     bytesSent: counters.sent,
     bytesReceived: counters.received,
   };
-}
-
-function reasonKey(sourceIp: string, to: SocketAddress): string {
-  return `${sourceIp} ${formatSocketAddress(to)}`;
 }
 
 function socketKey(source: SocketAddress, destination: SocketAddress): string {

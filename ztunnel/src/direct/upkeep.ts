@@ -5,7 +5,6 @@ import { createServer } from "node:net";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { ProxyContext } from "../proxy/context.ts";
 import type { DirectPaths } from "./direct-paths.ts";
-import type { Ending } from "./end-connections.ts";
 import { FlowAccounts } from "./flow-accounts.ts";
 
 /** An access line is at most so late; the kernel keeps some thousand ends for us. */
@@ -41,11 +40,6 @@ export class DirectUpkeep {
       this.#awaitTurn();
     }
     this.#accounts.know(pods);
-  }
-
-  /** Why connections are about to be ended. */
-  explain(ending: Ending): void {
-    this.#accounts?.explain(ending);
   }
 
   summaries(): ConnectionSummary[] {

@@ -11,7 +11,6 @@ import { TestCa } from "@ambit/common/testing/test-ca.ts";
 import { spiffeId } from "@ambit/common/tls/identity.ts";
 import type { Config } from "../config.ts";
 import { DirectPaths } from "../direct/direct-paths.ts";
-import type { Ending } from "../direct/end-connections.ts";
 import type { DirectKernel } from "../direct/kernel.ts";
 import type { Pod } from "../proxy/context.ts";
 import type { TestMesh } from "../state/testing-mesh.ts";
@@ -94,7 +93,6 @@ export class FakeDirectKernel implements DirectKernel {
 export class DirectTestLab {
   readonly kernel = new FakeDirectKernel();
   readonly context: TestContext;
-  readonly endings: Ending[] = [];
   readonly #mesh: TestMesh;
   readonly #ca = new TestCa();
   readonly #pods = new Map<string, Pod>();
@@ -111,7 +109,6 @@ export class DirectTestLab {
     const direct = new DirectPaths({
       open: () => this.kernel,
       cookieOf: (fd) => cookies.get(fd)!,
-      onEnding: (ending) => this.endings.push(ending),
     });
     const context = testContext({
       state: mesh.state,
@@ -210,11 +207,12 @@ export function endedFlow(
     received,
     sent,
     endedNs = flow.startedNs,
-  }: { received: number; sent: number; endedNs?: bigint },
+    aborted = false,
+  }: { received: number; sent: number; endedNs?: bigint; aborted?: boolean },
 ): EndedFlow {
   const between = `${flow.netns} ${flow.slot} ${formatSocketAddress(flow.destination)}`;
   const { cookie } = flow;
-  return { flow, cookie, between, endedNs, bytesReceived: received, bytesSent: sent };
+  return { flow, cookie, between, endedNs, aborted, bytesReceived: received, bytesSent: sent };
 }
 
 function verdictKey(netns: bigint, called: SocketAddress): string {

@@ -66,11 +66,7 @@ let selfProxy: SelfProxy | undefined;
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
 
-const direct = new DirectPaths({
-  open: openDirectKernel,
-  cookieOf: cookieOfNetns,
-  onEnding: (ending) => upkeep?.explain(ending),
-});
+const direct = new DirectPaths({ open: openDirectKernel, cookieOf: cookieOfNetns });
 
 const context: ProxyContext = {
   config,
@@ -154,6 +150,7 @@ const handlers: Handlers = {
     proxies.delete(uid);
     const identity = proxy && identityOf(proxy.pod);
     direct.removePod(context, uid);
+    upkeep?.podsChanged();
     await proxy?.stop("immediate", 0);
     if (identity !== undefined && !localIdentities().has(identity))
       tell({ type: "certificateUnwanted", id: identity });
