@@ -25,6 +25,8 @@ const VICTIMS = [
   ["both", ["ztunnel", "cni-agent"]],
 ] as const;
 
+const SOON = { timeout: 30_000, interval: 100 };
+
 const STRICT = `
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -106,6 +108,10 @@ describe("redirection by eBPF", () => {
       for (let count = 0; count < Math.ceil(BLOWS / VICTIMS.length); count++) {
         await pause(Math.random() * PAUSE_MAX_MS);
         await blow(names);
+        for (const host of ["near", "far"]) {
+          const reach = () => lab.reach("client.shop", `http://${host}/`);
+          await expect.poll(reach, SOON).toBe("reached");
+        }
         await pause(REST_MS);
       }
       child.kill("SIGTERM");

@@ -31,7 +31,7 @@ export async function proveSteering(node: EbpfNode, backend: EbpfBackend): Promi
   const ipv6 = existsSync("/proc/sys/net/ipv6");
   const families = ipv6 ? FAMILIES : FAMILIES.slice(0, 1);
   using netns = createNetns();
-  const setUp = ["link set lo up", ...families.map(({ own }) => `addr add ${own} dev lo`)];
+  const setUp = ["link set lo up", ...families.map(({ own }) => `addr add ${own} dev lo nodad`)];
   await runChecked(netns, ["ip", "-batch", "-"], `${setUp.join("\n")}\n`);
   const redirection = { dnsCapture: false, inboundCapture: true, virtualInterfaces: [], ipv6 };
   await backend.install(netns, redirection);

@@ -51,7 +51,8 @@ function options(changes: Partial<GateOptions> = {}): GateOptions {
 /** A /proc whose first process sees `cgroup` as its cgroup2 mount. */
 function procSeeing(name: string, cgroup: string): string {
   const proc = join(folder, name);
-  mkdirSync(join(proc, "1/root"), { recursive: true });
+  for (const part of ["root", "ns"]) mkdirSync(join(proc, "1", part), { recursive: true });
+  symlinkSync("/proc/self/ns/cgroup", join(proc, "1/ns/cgroup"));
   writeFileSync(join(proc, "1/mounts"), "cgroup2 /cg cgroup2 rw 0 0\n");
   symlinkSync(cgroup, join(proc, "1/root/cg"));
   return proc;
@@ -83,7 +84,7 @@ describe("the gate stays closed", () => {
     [
       "where no cgroup is found",
       "cgroup",
-      /cgroup is not found/,
+      /node's cgroup is not found/,
       () => ({ cgroup: undefined, procFolder: folder }),
     ],
     [

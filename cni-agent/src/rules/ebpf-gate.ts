@@ -5,12 +5,7 @@ import { release } from "node:os";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { ensureBpffs } from "@ambit/common/sys/bpffs.ts";
 import { pinFolder } from "@ambit/common/sys/bpf-steering.ts";
-import {
-  cgroupOfProcess,
-  findCgroup2,
-  findNodeCgroup,
-  isWithin,
-} from "@ambit/common/sys/cgroup.ts";
+import { type CgroupView, isWithin, nodeCgroups, ownCgroups } from "@ambit/common/sys/cgroup.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { resolve } from "node:path";
 import { EbpfBackend, type ProbeHost } from "./ebpf-backend.ts";
@@ -53,12 +48,12 @@ const KERNEL_MIN = [5, 15] as const;
 /** Rejects with GateError; then nothing new is left behind. */
 export async function openEbpf(options: GateOptions): Promise<OpenedEbpf> {
   requireKernel(options.kernelRelease ?? release());
-  const cgroup = requireCgroup(options);
+  const { cgroup, cgroups } = requireCgroup(options);
   const { bpfFs, nodeName, probes, hostNetns } = options;
   during("bpffs", `cannot mount a BPF file system at ${bpfFs}`, () => ensureBpffs(bpfFs));
   const pins = pinFolder(bpfFs, nodeName);
   const node = during("programs", "the kernel does not take the programs", () => {
-    return new EbpfNode({ cgroup, pins });
+    return new EbpfNode({ cgroup, cgroups, pins });
   });
   try {
     during("attach", `cannot attach to ${cgroup}`, () => node.attach());
@@ -83,14 +78,17 @@ function requireKernel(text: string): void {
 }
 
 /** The agent must be in the cgroup itself: what it proves of pods, it proves by its own connections. */
-function requireCgroup({ cgroup, procFolder }: GateOptions): string {
-  const mount = findCgroup2();
-  if (mount === undefined) throw new GateError("cgroup", "no cgroup v2 is mounted");
-  const folder = cgroup ?? findNodeCgroup(procFolder);
-  if (folder === undefined) throw new GateError("cgroup", "the node's cgroup is not found");
-  if (cgroup === undefined) return folder;
-  const own = cgroupOfProcess(mount, "self");
-  if (isWithin(own, resolve(cgroup))) return cgroup;
+function requireCgroup(options: GateOptions): { cgroup: string; cgroups: CgroupView } {
+  const cgroups = options.cgroup === undefined ? nodeCgroups(options.procFolder) : ownCgroups();
+  if (cgroups === undefined) {
+    const what =
+      options.cgroup === undefined ? "the node's cgroup is not found" : "it is not mounted";
+    throw new GateError("cgroup", `cgroup v2: ${what}`);
+  }
+  const cgroup = resolve(options.cgroup ?? cgroups.root);
+  if (options.cgroup === undefined) return { cgroup, cgroups };
+  const own = cgroups.folderOf("self");
+  if (isWithin(own, cgroup)) return { cgroup, cgroups };
   throw new GateError("cgroup", `the agent runs in ${own}, outside of the node's ${cgroup}`);
 }
 

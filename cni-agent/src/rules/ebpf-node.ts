@@ -13,7 +13,7 @@ import {
   type ProgramName,
 } from "@ambit/common/sys/bpf-object.ts";
 import { mapFolder, Steering } from "@ambit/common/sys/bpf-steering.ts";
-import { cgroupId, cgroupOfProcess, findCgroup2, isWithin } from "@ambit/common/sys/cgroup.ts";
+import { cgroupId, type CgroupView, isWithin, ownCgroups } from "@ambit/common/sys/cgroup.ts";
 import { closeFd, SystemError } from "@ambit/common/sys/libc.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { Pins } from "./ebpf-pins.ts";
@@ -38,6 +38,8 @@ const NODE_PROGRAM_NAMES = Object.keys(NODE_PROGRAMS) as NodeProgram[];
 export interface EbpfNodeOptions {
   /** The folder of the cgroup that holds the node's pods, and this agent. */
   readonly cgroup: string;
+  /** Where processes are looked up; by default, as this process sees it. */
+  readonly cgroups?: CgroupView;
   /** The node's folder in bpffs. */
   readonly pins: string;
 }
@@ -46,11 +48,13 @@ export class EbpfNode implements EbpfState, Disposable {
   readonly pins: Pins;
   readonly steering: Steering;
   readonly #cgroup: string;
+  readonly #cgroups: CgroupView | undefined;
   readonly #object: LoadedObject;
 
   /** Loads, and adopts what an earlier agent left; nothing is attached yet. Throws SystemError. */
-  constructor({ cgroup, pins }: EbpfNodeOptions) {
+  constructor({ cgroup, cgroups = ownCgroups(), pins }: EbpfNodeOptions) {
     this.#cgroup = resolve(cgroup);
+    this.#cgroups = cgroups;
     this.pins = new Pins(pins);
     this.#object = loadWithPinnedMaps(mapFolder(pins));
     this.steering = new Steering(this.#object.maps);
@@ -75,6 +79,12 @@ export class EbpfNode implements EbpfState, Disposable {
       targetId: netns.inode,
       type: AttachType.SK_LOOKUP,
     });
+  }
+
+  /** As `admitProxy`, for the cgroup that a process is in. */
+  admitProcess(pid: number): void {
+    if (this.#cgroups === undefined) throw new Error("no cgroup v2 is mounted");
+    this.admitProxy(this.#cgroups.folderOf(pid));
   }
 
   /**
@@ -115,8 +125,8 @@ export class EbpfNode implements EbpfState, Disposable {
 
   /** Our own connections prove that pods are captured: they must not be exempt. */
   #holdsUs(folder: string): "the agent" | undefined {
-    const own = cgroupOfProcess(findCgroup2() ?? "/", "self");
-    return isWithin(own, folder) ? "the agent" : undefined;
+    const own = this.#cgroups?.folderOf("self");
+    return own !== undefined && isWithin(own, folder) ? "the agent" : undefined;
   }
 
   #forgetPod(name: string): void {

@@ -2,7 +2,6 @@
 // ztunnel can take. Decided at the start, and again whenever another ztunnel serves the node.
 
 import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
-import { cgroupOfProcess, findCgroup2 } from "@ambit/common/sys/cgroup.ts";
 import { errorMessage, UserError } from "@ambit/common/process/errors.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { pinFolder } from "@ambit/common/sys/bpf-steering.ts";
@@ -121,7 +120,7 @@ export class RedirectionChoice implements Disposable {
       return `the node's ztunnel knows layout ${steeringLayout} of the maps, not ${LAYOUT_VERSION}`;
     }
     try {
-      this.#ebpf!.node.admitProxy(cgroupOfProcess(findCgroup2()!, pid));
+      this.#ebpf!.node.admitProcess(pid);
       return undefined;
     } catch (error) {
       return errorMessage(error);

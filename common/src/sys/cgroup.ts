@@ -1,8 +1,10 @@
 // cgroup v2 as far as attaching BPF programs needs it: where the hierarchy is mounted, which cgroup a
 // process is in, and the number by which programs know a cgroup.
 
-import { readFileSync, statSync } from "node:fs";
+import { closeSync, openSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { CLONE_NEWCGROUP } from "./constants.ts";
+import { call, callRaw } from "./libc.ts";
 
 /** Where cgroup2 is mounted, by the text of /proc/self/mounts; undefined when it is not. */
 export function findCgroup2(
@@ -15,16 +17,54 @@ export function findCgroup2(
   return undefined;
 }
 
+/** The hierarchy as somebody sees it, and where in it a process is. */
+export interface CgroupView {
+  /** The folder of what is the root for them. */
+  readonly root: string;
+  /** Throws Node's ENOENT when the process is gone. */
+  folderOf(pid: number | "self"): string;
+}
+
+/** As this process sees it; undefined without cgroup v2. */
+export function ownCgroups(): CgroupView | undefined {
+  const root = findCgroup2();
+  return root === undefined ? undefined : { root, folderOf: (pid) => cgroupOfProcess(root, pid) };
+}
+
 /**
- * The cgroup that holds everything of this node: the root as the first process sees it, which in a node
- * that is itself a container is that container's. Undefined without cgroup v2.
+ * As the first process sees it, whose root holds everything of the node: in a node that is itself a
+ * container, that container's. This process may have a cgroup namespace of its own. Undefined without
+ * cgroup v2, or without the right to look.
  */
-export function findNodeCgroup(procFolder: string): string | undefined {
+export function nodeCgroups(procFolder: string): CgroupView | undefined {
   try {
     const mount = findCgroup2(readFileSync(join(procFolder, "1/mounts"), "utf8"));
-    return mount === undefined ? undefined : join(procFolder, "1/root", mount);
+    if (mount === undefined) return undefined;
+    const root = join(procFolder, "1/root", mount);
+    statSync(root);
+    const folderOf = (pid: number | "self") => {
+      const number = pid === "self" ? process.pid : pid;
+      return inCgroupns(join(procFolder, "1/ns/cgroup"), () => cgroupOfProcess(root, number));
+    };
+    return { root, folderOf };
   } catch {
     return undefined;
+  }
+}
+
+/** What /proc says of processes' cgroups depends on who asks. */
+function inCgroupns<T>(path: string, action: () => T): T {
+  const [target, home] = [openSync(path, "r"), openSync("/proc/thread-self/ns/cgroup", "r")];
+  try {
+    call("setns", "(the node's cgroup namespace)", target, CLONE_NEWCGROUP);
+    try {
+      return action();
+    } finally {
+      if (callRaw("setns", home, CLONE_NEWCGROUP) !== 0) process.abort();
+    }
+  } finally {
+    closeSync(target);
+    closeSync(home);
   }
 }
 
@@ -32,7 +72,7 @@ export function findNodeCgroup(procFolder: string): string | undefined {
 export function cgroupOfProcess(mount: string, pid: number | "self"): string {
   const text = readFileSync(`/proc/${pid}/cgroup`, "utf8");
   const [, path = "/"] = /^0::(.*)$/m.exec(text) ?? [];
-  return join(mount, path);
+  return path === "/" ? mount : join(mount, path);
 }
 
 /** What bpf_get_current_cgroup_id() returns: the folder's inode number. */

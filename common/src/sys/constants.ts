@@ -52,6 +52,7 @@ export const RTNLGRP_IPV6_RULE = 19;
 export const NFNLGRP_NFTABLES = 7;
 
 export const CLONE_NEWNET = 0x40000000;
+export const CLONE_NEWCGROUP = 0x02000000;
 
 export const EALREADY = 114;
 export const EINPROGRESS = 115;
