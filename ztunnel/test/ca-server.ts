@@ -39,7 +39,7 @@ export class CaServer implements Disposable {
   }
 
   static async start(lab: Lab): Promise<CaServer> {
-    const ca = signingRoot(createRoot("cluster.local", Date.now()));
+    const ca = signingRoot(createRoot("cluster.local", systemClock.nowMs()));
     const rootPath = join(lab.folder, "root.pem");
     writeFileSync(rootPath, ca.rootsPem.join(""));
     const grpc = await GrpcServer.listen({
@@ -89,7 +89,7 @@ function identityOf(serviceAccount: string): Identity {
 
 function sign(ca: SigningCa, identity: Identity, csrPem: string): string[] {
   const publicKey = parseCsr(csrPem);
-  return signWorkload(ca, { publicKey, identity, ttlMs: LIFETIME_MS, nowMs: Date.now() });
+  return signWorkload(ca, { publicKey, identity, ttlMs: LIFETIME_MS, nowMs: systemClock.nowMs() });
 }
 
 function servingCredentials(ca: SigningCa): ServerCredentials {
@@ -97,8 +97,8 @@ function servingCredentials(ca: SigningCa): ServerCredentials {
   const leaf = issueCertificate(
     {
       publicKey,
-      notBeforeMs: Date.now() - LIFETIME_MS,
-      notAfterMs: Date.now() + LIFETIME_MS,
+      notBeforeMs: systemClock.nowMs() - LIFETIME_MS,
+      notAfterMs: systemClock.nowMs() + LIFETIME_MS,
       isCa: false,
       purposes: ["serverAuth"],
       sans: [{ type: "dns", value: "localhost" }],

@@ -13,9 +13,9 @@ import { parseProxyHeader, TLV_IDENTITY } from "@ambit/common/net/proxy-protocol
 import { systemClock } from "@ambit/common/process/clock.ts";
 import { connectTcp, listenTcp } from "@ambit/common/sys/sockets.ts";
 import { secureServer } from "@ambit/common/tls/secure.ts";
-import { stringify } from "yaml";
 import { CaServer } from "./ca-server.ts";
 import { APP_PORT, CLIENT_IP, Lab, MARK, SERVER_IP, untilEnd } from "./lab.ts";
+import { meshFile, ports, service, workload } from "./mesh-file.ts";
 
 const PEER = process.env["PEER_ZTUNNEL"];
 type Make = "ours" | "theirs";
@@ -63,35 +63,6 @@ async function start(side: "client" | "server", make: Make, mesh: string, networ
   await ztunnel.untilReady();
   return ztunnel;
 }
-
-/** A workload of the mesh file, by default HBONE on its own node of no network. */
-function workload(
-  name: string,
-  ips: readonly string[],
-  more: Readonly<Record<string, unknown>> = {},
-) {
-  return {
-    uid: `c//Pod/default/${name}`,
-    name,
-    namespace: "default",
-    serviceAccount: name,
-    trustDomain: "cluster.local",
-    workloadIps: ips,
-    protocol: "HBONE",
-    node: `node-${name}`,
-    network: "",
-    services: {},
-    ...more,
-  };
-}
-
-function service(network: string, more: Readonly<Record<string, unknown>>) {
-  const vips = [`${network}/${VIP}`];
-  return { name: "web", namespace: "default", hostname: "web.example", vips, ...more };
-}
-
-const meshFile = (workloads: readonly object[], services: readonly object[]) =>
-  stringify({ workloads, services });
 
 async function talk(ip: Ip): Promise<Buffer> {
   const socket = await lab.connect("client", { ip, port: APP_PORT });
@@ -141,7 +112,7 @@ describe.each(PAIRS)("a client of %s and a server of %s", (client, server) => {
         workload("server", [SERVER_IP], { applicationTunnel }),
         workload("behind", [BEHIND], { waypoint }),
       ],
-      [service("", { ports: new Map([[APP_PORT, 80]]), waypoint })],
+      [service(`/${VIP}`, { ports: ports(APP_PORT, 80), waypoint })],
     );
     lab.echo("server", { ip: LOOPBACK, port: TUNNEL_PORT });
     await Promise.all([start("client", client, mesh), start("server", server, mesh)]);
@@ -157,8 +128,8 @@ describe.each(PAIRS)("a client of %s and a server of %s", (client, server) => {
   });
 
   it("reach each other across networks, by a tunnel within a tunnel", async () => {
-    const ports = new Map([[APP_PORT, APP_PORT]]);
-    const services = { "default/web.example": ports };
+    const own = ports(APP_PORT, APP_PORT);
+    const services = { "default/web.example": own };
     const networkGateway = { destination: `home/${SERVER_IP}`, hboneMtlsPort: GATEWAY_PORT };
     const here = meshFile(
       [
@@ -166,11 +137,11 @@ describe.each(PAIRS)("a client of %s and a server of %s", (client, server) => {
         workload("gate", [SERVER_IP], { network: "home" }),
         workload("server", [], { network: "away", networkGateway, services }),
       ],
-      [service("home", { ports, subjectAltNames: [SERVER_ID] })],
+      [service(`home/${VIP}`, { ports: own, subjectAltNames: [SERVER_ID] })],
     );
     const there = meshFile(
       [workload("server", [SERVER_IP], { network: "away", services })],
-      [service("away", { ports })],
+      [service(`away/${VIP}`, { ports: own })],
     );
     lab.echo();
     lab.stopRedirecting("server");
