@@ -32,20 +32,15 @@ export async function measureMemory(
 ): Promise<MemoryRow> {
   const running = await contender.start(topology, WORKLOADS);
   try {
+    // A first round, so that what connections need once is not taken for what each of them needs.
+    const first = await connect(topology, target);
+    await disconnect(first);
     await delay(SETTLE_MS);
     const before = running.processes.map(residentKiB);
-    const clients = topology.spawn("client", [
-      process.execPath,
-      CLIENTS,
-      target,
-      String(HTTP_PORT),
-      String(CONNECTIONS),
-    ]);
-    await once(clients.stdout!, "data");
+    const clients = await connect(topology, target);
     await delay(SETTLE_MS);
     const after = running.processes.map(residentKiB);
-    clients.kill("SIGKILL");
-    await once(clients, "exit");
+    await disconnect(clients);
     const grown = after.map((resident, i) => resident - before[i]!);
     return {
       contender: contender.name,
@@ -56,6 +51,19 @@ export async function measureMemory(
   } finally {
     await running.stop();
   }
+}
+
+/** Resolves when all connections are there, and idle. */
+async function connect(topology: Topology, target: string): Promise<ChildProcess> {
+  const args = [CLIENTS, target, String(HTTP_PORT), String(CONNECTIONS)];
+  const clients = topology.spawn("client", [process.execPath, ...args]);
+  await once(clients.stdout!, "data");
+  return clients;
+}
+
+async function disconnect(clients: ChildProcess): Promise<void> {
+  clients.kill("SIGKILL");
+  await once(clients, "exit");
 }
 
 function residentKiB({ pid }: ChildProcess): number {

@@ -5,14 +5,16 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { trimHeap } from "../sys/libc.ts";
 
+type Collect = (how: { type: "major"; flavor: "last-resort" }) => void;
+
 /** Collects this thread's heap; V8 has it only behind a flag, and for contexts made after that. */
-let collect: ((how: { type: "major"; flavor: "last-resort" }) => void) | undefined;
+let collect: Collect | undefined;
 
 /** Stops this thread for some ten milliseconds. "Last resort" also gives back the pages it emptied. */
 export function tidyMemory(): void {
   if (collect === undefined) {
     setFlagsFromString("--expose-gc");
-    collect = runInNewContext("gc") as typeof collect & {};
+    collect = runInNewContext("gc") as Collect;
   }
   collect({ type: "major", flavor: "last-resort" });
   trimHeap();
