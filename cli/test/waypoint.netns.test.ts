@@ -5,7 +5,6 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, SOON } from "./lab.ts";
 import { service, SHOP } from "./shop.ts";
 
-const lab = new Lab();
 const USE = "istio.io/use-waypoint";
 
 /** Answers every connection itself, with what the PROXY header (version 2) says of it. */
@@ -48,18 +47,30 @@ spec:
 ---
 `;
 
-beforeAll(() => lab.up(SHOP + WAYPOINT));
-afterAll(() => lab.down());
+describe.each([
+  ["everything", {}],
+  ["only what they ask for", { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" }],
+])("a waypoint, to ztunnels that know %s,", (_what, settings) => {
+  const lab = new Lab(settings);
+  const vips = new Map<string, string>();
+  beforeAll(async () => {
+    await lab.up(SHOP + WAYPOINT);
+    for (const name of ["near", "far"]) {
+      const text = await lab.must("local", "get", "service", name, "-n", "shop", "-o", "json");
+      vips.set(name, /"clusterIPs?": \[?\s*"([0-9.]+)"/.exec(text)![1]!);
+    }
+  });
+  afterAll(() => lab.down());
 
-const label = (...args: string[]) => lab.must("local", "label", ...args);
-const far = () => lab.get("client.shop", "http://far.shop/");
+  const label = (...args: string[]) => lab.must("local", "label", ...args);
+  const get = (name: string) => lab.get("client.shop", `http://${vips.get(name)}/`);
+  const far = () => get("far");
 
-describe("a waypoint", () => {
   it("is gone through by connections to the services that name it, with who is calling", async () => {
     expect(await far()).toContain("far sees");
     await label("service", "far", "-n", "shop", `${USE}=wp`);
     await expect.poll(far, SOON).toBe("waypoint sees spiffe://cluster.local/ns/shop/sa/client");
-    expect(await lab.get("client.shop", "http://near.shop/")).toContain("near sees");
+    expect(await get("near")).toContain("near sees");
     await label("service", "far", "-n", "shop", `${USE}-`);
     await expect.poll(far, SOON).toContain("far sees");
   });
@@ -68,7 +79,7 @@ describe("a waypoint", () => {
     await label("namespace", "shop", `${USE}=wp`);
     await label("service", "near", "-n", "shop", `${USE}=none`);
     await expect.poll(far, SOON).toContain("waypoint sees");
-    expect(await lab.get("client.shop", "http://near.shop/")).toContain("near sees");
+    expect(await get("near")).toContain("near sees");
     await label("service", "near", "-n", "shop", `${USE}-`);
     await label("namespace", "shop", `${USE}-`);
     await expect.poll(far, SOON).toContain("far sees");
