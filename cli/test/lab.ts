@@ -16,6 +16,9 @@ const PEERS = (process.env["PEER_ZTUNNELS"] ?? "").split(",").filter((peer) => p
 /** How traffic is redirected, for suites that say nothing of it themselves: one run for each way. */
 const REDIRECTION = (process.env["TEST_REDIRECTION"] ?? "auto") as "auto" | "ebpf" | "nftables";
 
+/** The same for how pods of one node reach each other. */
+const SAME_NODE = process.env["TEST_SAME_NODE"] ?? "local";
+
 /** Whether a node's ztunnel is ours: only ours explains itself. */
 export function isOurs(node: string): boolean {
   return !PEERS.some((peer) => peer.startsWith(`${node}=`));
@@ -123,7 +126,7 @@ export class Lab {
   async up(manifest: string, ...options: string[]): Promise<void> {
     const file = this.file("mesh.yaml", manifest);
     const peers = PEERS.flatMap((peer) => ["--ztunnel", peer]);
-    const redirection = ["--redirection", REDIRECTION];
+    const redirection = ["--redirection", REDIRECTION, "--same-node", SAME_NODE];
     await this.must("local", "up", "-f", file, "--detach", ...peers, ...redirection, ...options);
   }
 
