@@ -2,6 +2,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { parseIp } from "@ambit/common/net/ip.ts";
 import type { Steering } from "@ambit/common/sys/bpf-steering.ts";
 import * as linux from "@ambit/common/sys/constants.ts";
+import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
+import { socketFd, socketMark } from "@ambit/common/sys/sockets.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { bindTo, bindToDevice, connectApp, setOption } from "../testing/app-socket.ts";
 import { ALL, type EbpfHarness, ebpfHarness } from "../testing/redirection-harness.ts";
@@ -127,6 +129,31 @@ describe("a pass", () => {
     await expect(refused).rejects.toMatchObject({ code: "ECONNREFUSED" });
     expect(counted("PASS_EXPIRED")).toBe(expired + 1);
     expect(steering().passCount).toBe(0);
+  });
+});
+
+describe("a delivery that has no pass", () => {
+  const markOf = (socket: Parameters<typeof socketFd>[0]) =>
+    socketMark(socketFd(socket)) & CONSTANTS.MARK_MASK;
+
+  it("comes back to ztunnel with its mark, which no client's connection has", async () => {
+    const { network, node, cgroups } = harness;
+    await harness.install();
+    await using plaintext = await harness.listen("PLAINTEXT");
+    // What a full map comes to: nobody notes what ztunnel opens.
+    for (const name of node.pins.names("proxies")) node.pins.detach("proxies", name);
+    const proxy = harness.asProxy();
+    const spoof = network.other.ip4;
+    const upstream = await dial(network.pod, network.pod.ip4, APP_PORT, {
+      mark: PROXY_MARK,
+      spoof,
+    });
+    proxy[Symbol.dispose]();
+    expect(markOf(await plaintext.next())).toBe(CONSTANTS.CAPTURE_MARK);
+    const client = connectApp(network.other, network.pod.ip4, APP_PORT);
+    expect(markOf(await plaintext.next())).toBe(0);
+    for (const socket of [upstream, client]) socket.destroy();
+    node.admitProxy(cgroups.ztunnel);
   });
 });
 

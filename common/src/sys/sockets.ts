@@ -285,6 +285,14 @@ export function reservePort(netnsFd: number | undefined, ip: Ip): { fd: number; 
   });
 }
 
+/** A socket's mark; one that was accepted may have it from the packet that opened it. Throws SystemError. */
+export function socketMark(fd: number): number {
+  const mark = Buffer.alloc(4);
+  intBuffer.writeUInt32LE(4);
+  call("getsockopt", "SO_MARK", fd, linux.SOL_SOCKET, linux.SO_MARK, mark, intBuffer);
+  return mark.readUInt32LE();
+}
+
 /** The port a socket is bound to. Throws SystemError. */
 export function localPort(fd: number): number {
   const address = Buffer.alloc(SOCKADDR_BYTES_MAX);

@@ -4,8 +4,9 @@ import net from "node:net";
 import { isLoopback, parseIp, type Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
+import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
 import { acceptBytes } from "@ambit/common/sys/accept-bytes.ts";
-import { listenTcp, originalDst } from "@ambit/common/sys/sockets.ts";
+import { listenTcp, originalDst, socketMark } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { ProxyError } from "./proxy-error.ts";
 
@@ -78,6 +79,18 @@ export function describeTunnel(socket: net.Socket): Accepted | undefined {
 function addressOf(text: string | undefined, port: number | undefined): SocketAddress | undefined {
   const ip = text === undefined ? undefined : parseIp(text);
   return ip === undefined || port === undefined ? undefined : { ip, port };
+}
+
+/**
+ * Refuses what we ourselves were delivering to the application: the kernel had no room to note that it may
+ * pass, so it came back to us, and would again. Packets from elsewhere bear no mark.
+ */
+export function refuseOwnDelivery(socket: ByteSocket): void {
+  if ((socketMark(socket.fd) & CONSTANTS.MARK_MASK) !== CONSTANTS.CAPTURE_MARK) return;
+  throw new ProxyError(
+    "SELF_CALL",
+    "a connection of ztunnel itself came back to it: too many are being opened at once",
+  );
 }
 
 /**

@@ -7,7 +7,7 @@ import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { logEarlyFailure } from "../telemetry/connection-telemetry.ts";
 import { inboundService } from "../state/inbound-service.ts";
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
-import { type Accepted, describeRedirected, refuseSelfCall } from "./accept.ts";
+import { type Accepted, describeRedirected, refuseOwnDelivery, refuseSelfCall } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { identify } from "./identify.ts";
 import { asProxyError, type ProxyError } from "./proxy-error.ts";
@@ -25,6 +25,7 @@ export async function handleInboundPassthrough(
   const id = traceIdOf(newTraceparent());
   context.sockets.destination++;
   try {
+    refuseOwnDelivery(client);
     refuseSelfCall(pod, accepted, "inbound");
     await servePlaintext({ id, context, pod, client, accepted });
   } catch (error) {
