@@ -2,7 +2,7 @@
 // node's ztunnel ends the tunnels and hands connections over with a PROXY header.
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, SOON } from "./lab.ts";
+import { isOurs, Lab, SOON } from "./lab.ts";
 import { service, SHOP } from "./shop.ts";
 
 const USE = "istio.io/use-waypoint";
@@ -47,10 +47,16 @@ spec:
 ---
 `;
 
-describe.each([
+const ON_DEMAND = { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" };
+/** Istio's does not take a service for the answer to its address: its first connection waits in vain. */
+const KNOWLEDGE: [string, Record<string, string>][] = [
   ["everything", {}],
-  ["only what they ask for", { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" }],
-])("a waypoint, to ztunnels that know %s,", (_what, settings) => {
+  ...(isOurs("node-1") && isOurs("node-2")
+    ? [["only what they ask for", ON_DEMAND] as [string, Record<string, string>]]
+    : []),
+];
+
+describe.each(KNOWLEDGE)("a waypoint, to ztunnels that know %s,", (_what, settings) => {
   const lab = new Lab(settings);
   const vips = new Map<string, string>();
   beforeAll(async () => {
