@@ -1,6 +1,7 @@
 // Attacks on the direct path: a pod that has NET_ADMIN and NET_RAW in its own namespace, and knows every
 // address and port, tries to reach an application that it was not allowed, or no longer.
 
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import * as linux from "@ambit/common/sys/constants.ts";
@@ -174,6 +175,37 @@ describe("a verdict that was revoked", () => {
     const client = lab.call(lab.at());
     await talk(client, await lab.outbound.next());
     client.destroy();
+  });
+});
+
+describe("a pod's capabilities", () => {
+  /** Tries to get hold of the first maps there are, by id, as a pod's root would. */
+  const attempt = `
+    import { bpf, newAttr } from "@ambit/common/sys/bpf-call.ts";
+    const BPF_MAP_GET_NEXT_ID = 12, BPF_MAP_GET_FD_BY_ID = 14;
+    const codes = [BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID].map((command) => {
+      try {
+        const attr = newAttr();
+        attr.writeUInt32LE(command === BPF_MAP_GET_FD_BY_ID ? 1 : 0, 0);
+        bpf(command, "map", attr);
+        return "opened";
+      } catch (error) {
+        return error.code;
+      }
+    });
+    console.log(codes.join(" "));`;
+
+  it("NET_ADMIN and NET_RAW open no map in which it could write a verdict", () => {
+    const caps = "-all,+net_admin,+net_raw";
+    const output = execFileSync(
+      "setpriv",
+      [
+        ...["--bounding-set", caps, "--inh-caps", caps, "--no-new-privs"],
+        ...[process.execPath, "--input-type=module", "-e", attempt],
+      ],
+      { encoding: "utf8", cwd: import.meta.dirname },
+    );
+    expect(output.trim()).toBe("EPERM EPERM");
   });
 });
 
