@@ -197,14 +197,12 @@ describe("a pod's capabilities", () => {
 
   it("NET_ADMIN and NET_RAW open no map in which it could write a verdict", () => {
     const caps = "-all,+net_admin,+net_raw";
-    const output = execFileSync(
-      "setpriv",
-      [
-        ...["--bounding-set", caps, "--inh-caps", caps, "--no-new-privs"],
-        ...[process.execPath, "--input-type=module", "-e", attempt],
-      ],
-      { encoding: "utf8", cwd: import.meta.dirname },
-    );
+    const rights = ["--bounding-set", caps, "--inh-caps", caps, "--no-new-privs"];
+    const program = [process.execPath, "--input-type=module", "-e", attempt];
+    const output = execFileSync("setpriv", [...rights, ...program], {
+      encoding: "utf8",
+      cwd: import.meta.dirname,
+    });
     expect(output.trim()).toBe("EPERM EPERM");
   });
 });
