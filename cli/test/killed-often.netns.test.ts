@@ -12,8 +12,8 @@ import { SHOP } from "./shop.ts";
 
 const BLOWS = process.env["ENDURANCE"] === "1" ? 50 : 6;
 const RECOVERY_MAX_MS = 2_000;
-/** Two seconds where nothing else runs; the suite's machine has other work, too. */
-const BUSY_MACHINE = 3;
+/** Two seconds where nothing else runs; many blows meet the worst moments of a machine that has other work. */
+const BUSY_MACHINE = 5;
 const LOAD = join(import.meta.dirname, "load-client.ts");
 const LOAD_MAX_S = 900;
 const PAUSE_MAX_MS = 1_500;
