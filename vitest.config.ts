@@ -1,7 +1,8 @@
 import { defineConfig } from "vitest/config";
 
-// Unit tests run beside the code in every workspace. Tests that need root and network namespaces
-// (`*.netns.test.ts`) run one file at a time: they share the machine's kernel.
+// Unit tests run beside the code in every workspace. After them come the tests that need root and network
+// namespaces (`*.netns.test.ts`), two files at a time: much of their time they wait, and each makes
+// namespaces, cgroups and pins of its own.
 export default defineConfig({
   test: {
     testTimeout: 20_000,
@@ -22,7 +23,8 @@ export default defineConfig({
           include: ["*/{src,test}/**/*.netns.test.ts"],
           exclude: ["**/node_modules/**"],
           pool: "forks",
-          fileParallelism: false,
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },
