@@ -25,7 +25,9 @@ for (const nodes of PLACES) {
   run(SUITES, { PEER_ZTUNNELS: peers });
 }
 console.log(`interop: ${path} and ours, through waypoints and to other networks`);
-run(["ztunnel/test/interop", "ztunnel/test/names"], { PEER_ZTUNNEL: resolve(path) });
+run(["ztunnel/test/interop", "ztunnel/test/names", "ztunnel/test/revocation"], {
+  PEER_ZTUNNEL: resolve(path),
+});
 
 function run(suites: readonly string[], peers: Readonly<Record<string, string>>): void {
   const { status } = spawnSync("vitest", ["run", "--project", "netns", ...suites], {

@@ -11,6 +11,7 @@ import {
   IstioCertificateService,
 } from "@ambit/api/gen/istio/citadel_pb.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
+import { issueRevocationList } from "@ambit/common/testing/revocation-list-issuer.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
 import { listenTcp } from "@ambit/common/sys/sockets.ts";
 import { certificateFromChain, type WorkloadCertificate } from "@ambit/common/tls/certificate.ts";
@@ -75,6 +76,11 @@ export class CaServer implements Disposable {
     const identity = identityOf(serviceAccount);
     const { csrPem, keyPem } = createCsr(identity);
     return certificateFromChain(identity, keyPem, sign(this.#ca, identity, csrPem));
+  }
+
+  /** The list of those it took back, by serial number in hexadecimal. PEM. */
+  revoke(...serialNumbers: string[]): string {
+    return issueRevocationList({ serialNumbers }, this.#ca);
   }
 
   [Symbol.dispose](): void {

@@ -85,7 +85,7 @@ export class Lab implements Disposable {
   /** Writes a local mesh of both workloads, on the nodes given, and more YAML after it. */
   writeMesh(nodes: { client: string; server: string }, more = ""): string {
     const workload = (side: "client" | "server", address: string) =>
-      `- { uid: c//Pod/default/${side}, name: ${side}, namespace: default, serviceAccount: ${side}, workloadIps: [${address}], protocol: HBONE, node: ${nodes[side]}, services: {} }`;
+      `- { uid: c//Pod/default/${side}, name: ${side}, namespace: default, serviceAccount: ${side}, trustDomain: cluster.local, workloadIps: [${address}], protocol: HBONE, node: ${nodes[side]}, services: {} }`;
     const path = join(this.folder, "mesh.yaml");
     const workloads = [workload("client", CLIENT_IP), workload("server", SERVER_IP)];
     writeFileSync(path, `workloads:\n${workloads.join("\n")}\n${more}`);
