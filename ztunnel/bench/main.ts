@@ -164,7 +164,7 @@ async function measure(
 }
 
 function sample(row: Row, topology: Topology, seconds: number, pids: readonly number[]): Sample {
-  row.measure(topology, SERVER_IP, WARM_UP_SECONDS);
+  row.measure(topology, SERVER_IP, row.warmUpSeconds ?? WARM_UP_SECONDS);
   const cgroup = topology.cgroup.folder;
   const [before, beforeOfAll] = [cpuMicroseconds(pids), cgroupMicroseconds(cgroup)];
   const { value, work } = row.measure(topology, SERVER_IP, seconds);
