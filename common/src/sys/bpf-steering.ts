@@ -141,11 +141,18 @@ export class Steering implements Disposable {
   }
 
   addresses(slot: number): Ip[] {
+    return this.addressesBySlot().get(slot) ?? [];
+  }
+
+  /** The addresses of all pods, in one look. */
+  addressesBySlot(): Map<number, Ip[]> {
     const { podAddress } = STRUCTS;
-    const keys = this.#map("addresses").keys(CONSTANTS.ADDRESSES_MAX);
-    return keys
-      .filter((key) => key.readUInt32LE(podAddress.slot) === slot)
-      .map((key) => readAddress(key, podAddress.ip));
+    const bySlot = new Map<number, Ip[]>();
+    for (const [key] of this.#map("addresses").entries(CONSTANTS.ADDRESSES_MAX)) {
+      const of = bySlot.getOrInsertComputed(key.readUInt32LE(podAddress.slot), () => []);
+      of.push(readAddress(key, podAddress.ip));
+    }
+    return bySlot;
   }
 
   /** Hands a listening socket to the programs; it replaces an earlier one, which keeps its queue. */

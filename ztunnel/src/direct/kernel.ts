@@ -1,6 +1,7 @@
 // The kernel's side of direct connections: verdicts and flows (bpf/README.md) and the sockets themselves, as
 // one thing that tests can play.
 
+import type { Clock } from "@ambit/common/process/clock.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { DirectBackend, DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
@@ -35,16 +36,17 @@ export interface DirectKernel {
  * The programs of the node whose pins these are. Throws an Error that says why pods cannot be let talk
  * directly here: among others, connections that could not be ended must not be begun.
  */
-export function openDirectKernel(pins: string): DirectKernel {
+export function openDirectKernel(pins: string, clock: Clock): DirectKernel {
   if (!canDestroyConnections()) {
     throw new Error("the kernel cannot end connections (CONFIG_INET_DIAG_DESTROY)");
   }
   const steering = Steering.openPinned(pins);
   const { direct } = steering;
+  const addresses = remembered(clock, () => steering.addressesBySlot());
   let ended: ReturnType<Steering["openEndedFlows"]> | undefined;
   return {
     slotOf: (cookie) => steering.slotOf(cookie),
-    addresses: (slot) => steering.addresses(slot),
+    addresses: (slot) => addresses().get(slot) ?? [],
     generation: (slot) => direct.generation(slot),
     revoke: (slot) => direct.revoke(slot),
     allow: (netns, called, backends) => direct.allow(netns, called, backends),
@@ -58,5 +60,21 @@ export function openDirectKernel(pins: string): DirectKernel {
       ended ??= steering.openEndedFlows();
       ended.read(take);
     },
+  };
+}
+
+/** A review asks for every grant; pods hardly ever change their addresses, and are reviewed again. */
+const REMEMBERED_MS = 1_000;
+
+function remembered<T>(clock: Clock, look: () => T): () => T {
+  let value: T | undefined;
+  let untilMs = -Infinity;
+  return () => {
+    const nowMs = clock.monotonicMs();
+    if (value === undefined || nowMs >= untilMs) {
+      value = look();
+      untilMs = nowMs + REMEMBERED_MS;
+    }
+    return value;
   };
 }

@@ -66,7 +66,10 @@ let selfProxy: SelfProxy | undefined;
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
 
-const direct = new DirectPaths({ open: openDirectKernel, cookieOf: cookieOfNetns });
+const direct = new DirectPaths({
+  open: (pins) => openDirectKernel(pins, systemClock),
+  cookieOf: cookieOfNetns,
+});
 
 const context: ProxyContext = {
   config,
