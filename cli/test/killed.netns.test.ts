@@ -108,6 +108,15 @@ describe("a program that is killed under load", () => {
     for (const name of ["client", "near", "far"]) expect(await meshOf(name)).toBe("enrolled");
   });
 
+  it("with its node's agent is back when that is", async () => {
+    const outcome = await underLoad(async () => {
+      await kill(lab, "cni-agent", "node-2");
+      await kill(lab, "ztunnel", "node-2");
+    });
+    expectRecovery(outcome);
+    await expectNoPlaintext();
+  });
+
   it("is no obstacle to what is asked for right after it", async () => {
     await kill(lab, "cni-agent", "node-2");
     const startMs = performance.now();

@@ -2,6 +2,7 @@
 // worked for how long. And a watch for packets between the pods of the load that no tunnel carries.
 
 import { execFileSync } from "node:child_process";
+import { availableParallelism, loadavg } from "node:os";
 import type { Lab } from "./lab.ts";
 
 export const URLS = ["http://near/", "http://far/"];
@@ -106,6 +107,14 @@ export async function plaintextPackets(lab: Lab): Promise<number[]> {
     const [, packets] = /packets (\d+) /.exec(execFileSync("ip", args, { encoding: "utf8" }))!;
     return Number(packets);
   });
+}
+
+/**
+ * How many programs want each processor now, at least 1: coming back after a kill is starting a program,
+ * and that takes so much longer.
+ */
+export function slowness(): number {
+  return Math.max(1, loadavg()[0]! / availableParallelism());
 }
 
 /** Kills one program of the mesh without warning; its supervisor starts it again. */

@@ -90,7 +90,7 @@ describe("the handshake", () => {
     expect(fromBinary(ZdsHelloSchema, agent.hellos[0]!).version).toBe(1);
   });
 
-  it("is tried again after 20 ms, doubling up to 15 s", async () => {
+  it("is tried again after 20 ms, doubling up to half a second", async () => {
     const noAgent = join(folder, "nobody");
     const delays: number[] = [];
     const counting = {
@@ -112,7 +112,7 @@ describe("the handshake", () => {
     });
     await clock.advance(60_000);
     expect(delays.slice(0, 4)).toEqual([20, 40, 80, 160]);
-    expect(delays.slice(-2)).toEqual([15_000, 15_000]);
+    expect(delays.slice(-2)).toEqual([500, 500]);
   });
 });
 
