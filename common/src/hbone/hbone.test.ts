@@ -2,9 +2,11 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import http2 from "node:http2";
 import net from "node:net";
+import { duplexPair } from "node:stream";
 import { afterEach, describe, expect, it } from "vitest";
 import { systemClock } from "../process/clock.ts";
 import { parseIp } from "../net/ip.ts";
+import { FakeClock } from "../testing/fake-clock.ts";
 import { HboneClientConnection } from "./client.ts";
 import { DEFAULT_HBONE_SETTINGS } from "./limits.ts";
 import { type PoolKey, TunnelPool } from "./pool.ts";
@@ -13,6 +15,7 @@ import { type ConnectRequest, HboneServerConnection } from "./server.ts";
 
 const settings = DEFAULT_HBONE_SETTINGS;
 const clock = systemClock;
+const HOUR_MS = 3_600_000;
 const cleanups: (() => void)[] = [];
 afterEach(() => cleanups.splice(0).forEach((cleanup) => cleanup()));
 
@@ -86,6 +89,31 @@ async function readAll(socket: net.Socket): Promise<Buffer> {
 const digest = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");
 
 describe("an HBONE tunnel", () => {
+  it("carries bytes again after an idle hour, for which it set no timer twice", async () => {
+    const idle = new FakeClock();
+    const [near, far] = duplexPair();
+    const appPort = await listen((app) => app.pipe(app));
+    const onConnect = (request: ConnectRequest) => void relayToAuthority(request);
+    const server = new HboneServerConnection(far, { settings, clock: idle, onConnect });
+    const client = new HboneClientConnection(near, { settings, clock: idle });
+    const entrance = await dial(await tunnelEntrance(client, appPort));
+    const echoed = async (text: string) => {
+      entrance.write(text);
+      return String((await once(entrance, "data"))[0]);
+    };
+    expect(await echoed("before")).toBe("before");
+    const timers = idle.pendingTimers;
+    await idle.advance(HOUR_MS);
+    expect(idle.pendingTimers).toBe(timers);
+    expect(await echoed("after")).toBe("after");
+    entrance.end();
+    await once(entrance, "close");
+    client.close();
+    server.destroy();
+    await idle.advance(HOUR_MS);
+    expect(idle.pendingTimers).toBe(0);
+  });
+
   it("carries 64 MiB each way at once, intact", async () => {
     const payload = Buffer.alloc(64 << 20, "0123456789abcdef-");
     const appPort = await listen((app) => {
