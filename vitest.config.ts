@@ -2,7 +2,8 @@ import { defineConfig } from "vitest/config";
 
 // Unit tests run beside the code in every workspace. After them come the tests that need root and network
 // namespaces (`*.netns.test.ts`), two files at a time: much of their time they wait, and each makes
-// namespaces, cgroups and pins of its own.
+// namespaces, cgroups and pins of its own. `npm run soak` runs what kills programs at random moments
+// (`*.soak.test.ts`), for as long as one likes; `npm test` does not.
 export default defineConfig({
   test: {
     testTimeout: 20_000,
@@ -12,7 +13,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["*/{src,test}/**/*.test.ts", "scripts/**/*.test.ts"],
-          exclude: ["**/*.netns.test.ts", "**/node_modules/**"],
+          exclude: ["**/*.{netns,soak}.test.ts", "**/node_modules/**"],
           pool: "threads",
         },
       },
@@ -25,6 +26,18 @@ export default defineConfig({
           pool: "forks",
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "soak",
+          include: ["*/test/**/*.soak.test.ts"],
+          pool: "forks",
+          fileParallelism: false,
+          sequence: { groupOrder: 2 },
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },

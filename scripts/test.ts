@@ -21,6 +21,8 @@ const folder = mkdtempSync(join(tmpdir(), "ambit-test-"));
 const reportFile = join(folder, "report.json");
 run("vitest", [
   "run",
+  "--project=unit",
+  "--project=netns",
   "--reporter=default",
   "--reporter=json",
   `--outputFile.json=${reportFile}`,

@@ -8,8 +8,8 @@ import { SHOP } from "./shop.ts";
 
 const REQUESTS_PER_SECOND = Number(process.env["LOAD_RPS"] ?? 500);
 /** A restart of ztunnel starts two, one after the other; the others start one. */
-const LONG_S = 25;
-const SHORT_S = 12;
+const LONG_S = 20;
+const SHORT_S = 9;
 /** The load is under way: there is no event for that. */
 const START_MS = 3_000;
 /** Of the requests, one in five on a connection of its own. */

@@ -7,12 +7,13 @@ import { type Outcome, runLoad, STRICT } from "./load.ts";
 import { SHOP } from "./shop.ts";
 
 const MODE = "istio.io/dataplane-mode";
-const LOAD_S = 12;
+const LOAD_S = 9;
 /** The load is under way, and the mesh has had time to agree: there is no event for either. */
 const PAUSE_MS = 2_500;
 const SOON = { timeout: 10_000, interval: 50 };
 
-const lab = new Lab({ UNENROLMENT_DRAIN: "3s" });
+/** Longer than two pauses, and over before a load is. */
+const lab = new Lab({ UNENROLMENT_DRAIN: "5s" });
 
 beforeAll(() => lab.up(SHOP));
 afterAll(() => lab.down());
@@ -58,7 +59,7 @@ interface Lasting {
 
 describe("under load", () => {
   it.each(["far", "near", "client"])(
-    "%s leaves and comes back, and no request fails",
+    "%s leaves and comes back while it drains, and no request fails",
     async (name) => {
       const { sent, failures } = await underLoad(async () => {
         await setMode(name, "none");
@@ -69,6 +70,22 @@ describe("under load", () => {
       expect(sent).toBeGreaterThan(100);
     },
   );
+
+  it.each([
+    ["far", "node-2"],
+    ["near", "node-1"],
+    ["client", "node-1"],
+  ])("%s leaves for good, and no request fails", async (name, node) => {
+    const { sent, failures } = await underLoad(async () => {
+      await setMode(name, "none");
+      const log = () => lab.must("local", "logs", "cni-agent", "--node", node);
+      const left = `pod left the mesh\tnamespace="shop" pod="${name}"`;
+      await expect.poll(log, SOON).toContain(left);
+    });
+    expect(failures).toEqual([]);
+    expect(sent).toBeGreaterThan(100);
+    await setMode(name, "ambient");
+  });
 
   it("a connection goes on when its pod comes back before the drain is over", async () => {
     const running = lab.exec("client.shop", process.execPath, "-e", LASTING);

@@ -1,5 +1,5 @@
 // Programs of the mesh killed without warning at random moments under load, one after the other, in a
-// STRICT namespace. `SOAK_KILLS=30 SOAK_SEED=7 npx vitest run cli/test/soak` repeats a run.
+// STRICT namespace. `SOAK_KILLS=30 SOAK_SEED=7 npm run soak` repeats a run.
 
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { seededRandom } from "@ambit/common/testing/fuzz-input.ts";
