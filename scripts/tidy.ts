@@ -80,7 +80,10 @@ function checkSource(root: string, file: string): Problem[] {
 export function checkShape(file: string, lines: readonly string[]): Problem[] {
   const problems: Problem[] = [];
   const isTest = /\.(test|fuzz)\.ts$/.test(file);
-  const name = basename(file).replace(/\.((netns|soak)\.)?(test|fuzz|gen)\.ts$|\.config\.ts$|\.ts$/, "");
+  const name = basename(file).replace(
+    /\.((netns|soak)\.)?(test|fuzz|gen)\.ts$|\.config\.ts$|\.ts$/,
+    "",
+  );
   if (!/^[a-z0-9]+(-[a-z0-9]+)*$/.test(name)) {
     problems.push({ file, line: 1, message: `file name "${name}" is not kebab-case` });
   }
