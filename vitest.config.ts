@@ -2,8 +2,8 @@ import { defineConfig } from "vitest/config";
 
 // Unit tests run beside the code in every workspace. After them come the tests that need root and network
 // namespaces (`*.netns.test.ts`), two files at a time: much of their time they wait, and each makes
-// namespaces, cgroups and pins of its own. `npm run soak` runs what kills programs at random moments
-// (`*.soak.test.ts`), for as long as one likes; `npm test` does not.
+// namespaces, cgroups and pins of its own. `npm run soak` runs what kills programs at random moments,
+// or replaces them under a heavy load (`*.soak.test.ts`), for as long as one likes; `npm test` does not.
 export default defineConfig({
   test: {
     testTimeout: 20_000,

@@ -58,7 +58,7 @@ interface Lasting {
 }
 
 describe("under load", () => {
-  it.each(["far", "near", "client"])(
+  it.each(["near", "client"])(
     "%s leaves and comes back while it drains, and no request fails",
     async (name) => {
       const { sent, failures } = await underLoad(async () => {
