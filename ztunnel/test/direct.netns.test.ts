@@ -131,13 +131,14 @@ describe.each([
     const socket = await directSocket(called);
     expect(socket.remoteAddress).toBe(called.ip);
     expect(socket.remotePort).toBe(called.port);
-    const listed = (await ztunnel.json("/connections")) as object[];
+    const listed = (await ztunnel.json("/connections")) as { protocol: string }[];
     const common = {
       protocol: "DIRECT",
       originalDst: `${called.ip}:${called.port}`,
       actualDst: `${SERVER_IP}:${APP_PORT}`,
     };
-    expect(listed).toMatchObject([
+    // The first may still be there: its two sides end when ztunnel comes to it.
+    expect(listed.filter(({ protocol }) => protocol === "DIRECT")).toMatchObject([
       { ...common, direction: "outbound", bytesSent: 6, bytesReceived: 6 },
       { ...common, direction: "inbound", bytesSent: 6, bytesReceived: 6 },
     ]);
