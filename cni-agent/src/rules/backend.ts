@@ -24,6 +24,14 @@ export interface RulesWatch {
   close(): void;
 }
 
+/** What translation needs to know of the node. */
+export interface TranslationOptions {
+  /** The node's own namespace; undefined when the agent already runs in it. */
+  readonly hostNetns: NetnsHandle | undefined;
+  /** Whose sockets on the node are probes; undefined means all of the node's sockets. */
+  readonly probeUid: number | undefined;
+}
+
 /** A backend that rewrites destinations, which needs its rules for as long as a connection lasts. */
 export interface TranslatingBackend extends RedirectionBackend {
   /** Whether rules of ours are in the pod. */

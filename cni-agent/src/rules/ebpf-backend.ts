@@ -17,12 +17,12 @@ import type {
   RulesWatch,
 } from "./backend.ts";
 import type { EbpfNode } from "./ebpf-node.ts";
+import { endConnections } from "./end-connections.ts";
 import { type EbpfState, podPin, releasePod } from "./ebpf-remains.ts";
 import { podAddresses, preferredSource } from "./pod-addresses.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
-import { runCommand } from "./run-command.ts";
 import { watchPod } from "./watch-pod.ts";
-import { CONNECTION_MARK, MARK_MASK } from "./wire.ts";
+import { CONNECTION_MARK } from "./wire.ts";
 
 /**
  * What answers to ztunnel's connections carries their mark, so that it finds lo: sockets that are
@@ -101,7 +101,7 @@ export class EbpfBackend implements RedirectionBackend {
     steering.setSlot(slot, undefined);
     pins.detach("pods", podPin(cookie));
     // ztunnel cuts these connections anyway; without the route their next bytes would leave in plain text.
-    await endCapturedConnections(netns);
+    await endConnections(netns, CONNECTION_MARK);
     this.retire(netns);
     await removeReturnRoutes(netns);
     for (const name of MARK_SYSCTLS) setNetSysctl(netns.fd, name, "0");
@@ -214,12 +214,6 @@ function sources(netns: NetnsHandle) {
 
 function sameAddresses(a: readonly Ip[], b: readonly Ip[]): boolean {
   return a.length === b.length && b.every((ip) => a.includes(ip));
-}
-
-/** Best effort: on a kernel without SOCK_DESTROY ztunnel's reset is what ends them. */
-async function endCapturedConnections(netns: NetnsHandle): Promise<void> {
-  const mark = `0x${CONNECTION_MARK.toString(16)}/0x${MARK_MASK.toString(16)}`;
-  await runCommand(netns, ["ss", "-K", "-H", "-t", "fwmark", "=", mark]);
 }
 
 function asAgentError(error: unknown): AgentError {

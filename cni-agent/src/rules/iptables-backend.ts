@@ -11,13 +11,14 @@ import type {
   RulesState,
   RulesWatch,
   TranslatingBackend,
+  TranslationOptions,
 } from "./backend.ts";
-import { endProxiedConnections } from "./end-connections.ts";
+import { removeTranslation } from "./end-connections.ts";
 import { parseProbeSet, renderProbeSet } from "./ipset.ts";
 import { type IptablesKind, iptablesPrograms } from "./iptables-binaries.ts";
 import { compareTables, type Listing, parseListing, renderChange } from "./iptables-ruleset.ts";
 import { hostXtTable, podXtTables, PROBE_SETS, type XtTable } from "./iptables-tables.ts";
-import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
+import { installReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { runChecked, runCommand } from "./run-command.ts";
 import { watchPod } from "./watch-pod.ts";
 
@@ -30,12 +31,8 @@ const LOCK_WAIT_S = 5;
  */
 const POD_LOCK = { XTABLES_LOCKFILE: "/run/ambit-xtables.lock" };
 
-export interface IptablesOptions {
+export interface IptablesOptions extends TranslationOptions {
   readonly kind: IptablesKind;
-  /** The node's own namespace; undefined when the agent already runs in it. */
-  readonly hostNetns: NetnsHandle | undefined;
-  /** Whose sockets on the node are probes; undefined means all of the node's sockets. */
-  readonly probeUid: number | undefined;
 }
 
 export class IptablesBackend implements TranslatingBackend {
@@ -63,10 +60,8 @@ export class IptablesBackend implements TranslatingBackend {
     }
   }
 
-  async remove(netns: NetnsHandle): Promise<void> {
-    await endProxiedConnections(netns);
-    await this.removeRules(netns);
-    await removeReturnRoutes(netns);
+  remove(netns: NetnsHandle): Promise<void> {
+    return removeTranslation(this, netns);
   }
 
   async isPresent(netns: NetnsHandle): Promise<boolean> {

@@ -30,9 +30,8 @@ export const POSTROUTING_CHAIN = "ISTIO_POSTRT";
 const LOOPBACK = { 4: "127.0.0.1/32", 6: "::1/128" } as const;
 const PROBE = { 4: wire.PROBE_IPV4, 6: wire.PROBE_IPV6 } as const;
 
-const hex = (value: number) => `0x${value.toString(16)}`;
-const PROXY = `${hex(wire.PROXY_MARK)}/${hex(wire.MARK_MASK)}`;
-const CONNECTION = `${hex(wire.CONNECTION_MARK)}/${hex(wire.MARK_MASK)}`;
+const PROXY = wire.maskedMark(wire.PROXY_MARK);
+const CONNECTION = wire.maskedMark(wire.CONNECTION_MARK);
 const FROM_PROXY = `-m mark --mark ${PROXY}`;
 const NOT_FROM_PROXY = `-m mark ! --mark ${PROXY}`;
 

@@ -10,28 +10,22 @@ import type {
   RulesState,
   RulesWatch,
   TranslatingBackend,
+  TranslationOptions,
 } from "./backend.ts";
-import { endProxiedConnections } from "./end-connections.ts";
+import { removeTranslation } from "./end-connections.ts";
 import { hostTable, parseProbeTargets } from "./host-tables.ts";
 import { CAPTURING_CHAINS, POD_TABLES, podTables } from "./pod-tables.ts";
-import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
+import { installReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { compareListing, renderEmpty, renderInstall, renderRemove, type Table } from "./ruleset.ts";
 import { runChecked, runCommand } from "./run-command.ts";
 import { watchPod } from "./watch-pod.ts";
 import { NAT_TABLE } from "./wire.ts";
 
-export interface NftablesOptions {
-  /** The node's own namespace; undefined when the agent already runs in it. */
-  readonly hostNetns: NetnsHandle | undefined;
-  /** Whose sockets on the node are probes; undefined means all of the node's sockets. */
-  readonly probeUid: number | undefined;
-}
-
 export class NftablesBackend implements TranslatingBackend {
   readonly name = "nftables";
-  readonly #options: NftablesOptions;
+  readonly #options: TranslationOptions;
 
-  constructor(options: NftablesOptions) {
+  constructor(options: TranslationOptions) {
     this.#options = options;
   }
 
@@ -46,10 +40,8 @@ export class NftablesBackend implements TranslatingBackend {
     await applyScript(netns, renderEmpty(NAT_TABLE, CAPTURING_CHAINS));
   }
 
-  async remove(netns: NetnsHandle): Promise<void> {
-    await endProxiedConnections(netns);
-    await this.removeRules(netns);
-    await removeReturnRoutes(netns);
+  remove(netns: NetnsHandle): Promise<void> {
+    return removeTranslation(this, netns);
   }
 
   async isPresent(netns: NetnsHandle): Promise<boolean> {

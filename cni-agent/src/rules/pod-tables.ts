@@ -10,7 +10,7 @@ const LOOPBACK = { ip: "127.0.0.1", ip6: "::1" } as const;
 const PROBE = { ip: wire.PROBE_IPV4, ip6: wire.PROBE_IPV6 } as const;
 type Family = keyof typeof LOOPBACK;
 
-const hex = (value: number) => `0x${value.toString(16)}`;
+const { hex } = wire;
 const FROM_PROXY = `meta mark & ${hex(wire.MARK_MASK)} == ${hex(wire.PROXY_MARK)}`;
 const NOT_FROM_PROXY = `meta mark & ${hex(wire.MARK_MASK)} != ${hex(wire.PROXY_MARK)}`;
 const IS_RETURN = `& ${hex(wire.MARK_MASK)} == ${hex(wire.CONNECTION_MARK)}`;

@@ -11,7 +11,7 @@ import * as wire from "./wire.ts";
 
 type Family = "-4" | "-6";
 
-const MARK = `0x${wire.CONNECTION_MARK.toString(16)}/0x${wire.MARK_MASK.toString(16)}`;
+const MARK = wire.maskedMark(wire.CONNECTION_MARK);
 const RULE = `priority ${wire.RULE_PRIORITY} fwmark ${MARK} lookup ${wire.ROUTE_TABLE}`;
 const ROUTE = `local default dev lo table ${wire.ROUTE_TABLE}`;
 

@@ -19,7 +19,7 @@ import type { EbpfBackend } from "./ebpf-backend.ts";
 import { type EbpfState, releasePod } from "./ebpf-remains.ts";
 import { podAddresses } from "./pod-addresses.ts";
 import { runChecked } from "./run-command.ts";
-import { INBOUND_PORT, MARK_MASK, OUTBOUND_PORT, PROXY_MARK } from "./wire.ts";
+import { INBOUND_PORT, maskedMark, OUTBOUND_PORT, PROXY_MARK } from "./wire.ts";
 
 /** Connections that began before tracking are not taken for new ones, which would be translated. */
 const TRACK_FROM_THE_MIDDLE = "netfilter/nf_conntrack_tcp_loose";
@@ -213,8 +213,7 @@ const OPEN_STATES = [
 
 /** Whether ztunnel has connections that it got, or that it opened to the pod, by translation. */
 async function hasTranslatedConnections(netns: NetnsHandle): Promise<boolean> {
-  const hex = (value: number) => `0x${value.toString(16)}`;
-  const marked = `fwmark = ${hex(PROXY_MARK)}/${hex(MARK_MASK)}`;
+  const marked = `fwmark = ${maskedMark(PROXY_MARK)}`;
   const own = podAddresses(netns).map((ip) => `dst = ${ipFamily(ip) === 6 ? `[${ip}]` : ip}`);
   const delivered = own.length === 0 ? [] : [`( ${marked} and ( ${own.join(" or ")} ) )`];
   const captured = [OUTBOUND_PORT, INBOUND_PORT].map((port) => `sport = :${port}`);

@@ -2,12 +2,12 @@
 // rules in a pod's namespace.
 
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
-import { type NetlinkWatch, watchNetns } from "@ambit/common/sys/netlink-watch.ts";
+import { watchNetns } from "@ambit/common/sys/netlink-watch.ts";
 import type { RulesWatch } from "./backend.ts";
 
 /** Throws SystemError when the kernel does not allow it. */
 export function watchPod(netns: NetnsHandle, onChange: () => void): RulesWatch {
-  const watches: NetlinkWatch[] = [];
+  const watches: RulesWatch[] = [];
   const close = () => {
     for (const watch of watches.splice(0)) watch.close();
   };

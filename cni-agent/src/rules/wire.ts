@@ -14,6 +14,16 @@ export const CONNECTION_MARK = 0x111;
 /** The bits of a mark that are ours; the others are left alone. */
 export const MARK_MASK = 0xfff;
 
+/** One of our marks as `ip`, `ss` and iptables read and print it: value and mask. */
+export function maskedMark(mark: number): string {
+  return `${hex(mark)}/${hex(MARK_MASK)}`;
+}
+
+/** A number as these programs and nft print marks. */
+export function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}
+
 /** Answers to spoofed connections are routed to lo by this table. */
 export const ROUTE_TABLE = 100;
 export const RULE_PRIORITY = 32764;

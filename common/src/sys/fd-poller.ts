@@ -1,9 +1,9 @@
 // Tells an event loop when a descriptor that Node cannot watch (a SEQPACKET socket) becomes readable.
-// One helper thread blocks in poll(2) for all of them; each notification is for once and re-armed.
+// One helper thread blocks in poll(2) for all of them; each notification is for once, and asked for again.
 
 import { Worker } from "node:worker_threads";
 import { assert } from "../process/assert.ts";
-import { call, callRaw } from "./libc.ts";
+import { call, callRaw, closeFd } from "./libc.ts";
 
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
@@ -67,7 +67,38 @@ class FdPoller {
 let shared: FdPoller | undefined;
 
 /** The poller of this thread, started at first use. */
-export function fdPoller(): FdPoller {
+function fdPoller(): FdPoller {
   shared ??= new FdPoller();
   return shared;
+}
+
+export interface FdWatch {
+  readonly closed: boolean;
+  /** Ends the watch and closes the descriptor; idempotent. */
+  close(): void;
+}
+
+/** Takes over a descriptor: calls `onReadable` whenever it can be read, or has hung up, until it is closed. */
+export function watchFd(fd: number, onReadable: () => void): FdWatch {
+  const poller = fdPoller();
+  let closed = false;
+  const onEvent = () => {
+    try {
+      onReadable();
+    } finally {
+      if (!closed) poller.once(fd, onEvent);
+    }
+  };
+  poller.once(fd, onEvent);
+  return {
+    get closed() {
+      return closed;
+    },
+    close: () => {
+      if (closed) return;
+      closed = true;
+      poller.forget(fd);
+      closeFd(fd);
+    },
+  };
 }

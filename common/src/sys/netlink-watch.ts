@@ -2,7 +2,7 @@
 // The kernel tells every subscriber of a netlink group; what it says is not read, only that it spoke.
 
 import * as linux from "./constants.ts";
-import { fdPoller } from "./fd-poller.ts";
+import { type FdWatch, watchFd } from "./fd-poller.ts";
 import { call, callRaw, closeFd } from "./libc.ts";
 import { inNetns } from "./netns.ts";
 
@@ -29,33 +29,17 @@ const SCRATCH_BYTES = 4096;
 /** Reads per wake-up: a flood is left to the next one, so that others get their turn. */
 const READS_MAX = 256;
 
-export interface NetlinkWatch {
-  close(): void;
-}
-
 /**
  * Calls `onChange` after changes in the namespace, one call for many at once. iptables' nft variant
  * is heard too, its legacy variant is not. Throws SystemError: EPERM without CAP_NET_ADMIN there.
  */
-export function watchNetns(netnsFd: number, what: Watched, onChange: () => void): NetlinkWatch {
+export function watchNetns(netnsFd: number, what: Watched, onChange: () => void): FdWatch {
   const fd = inNetns(netnsFd, () => subscribe(SUBSCRIPTIONS[what]));
   const scratch = Buffer.alloc(SCRATCH_BYTES);
-  let closed = false;
-  const onReadable = () => {
-    if (closed) return;
+  return watchFd(fd, () => {
     for (let i = 0; i < READS_MAX; i++) if (callRaw("read", fd, scratch, scratch.length) < 0) break;
-    fdPoller().once(fd, onReadable);
     onChange();
-  };
-  fdPoller().once(fd, onReadable);
-  return {
-    close: () => {
-      if (closed) return;
-      closed = true;
-      fdPoller().forget(fd);
-      closeFd(fd);
-    },
-  };
+  });
 }
 
 function subscribe({ protocol, groups }: { protocol: number; groups: number }): number {

@@ -12,7 +12,7 @@ import {
   SOCK_SEQPACKET,
   SOL_SOCKET,
 } from "./constants.ts";
-import { fdPoller } from "./fd-poller.ts";
+import { type FdWatch, watchFd } from "./fd-poller.ts";
 
 export const PACKET_BYTES_MAX = 1024;
 
@@ -41,16 +41,16 @@ export interface PacketHandlers {
 export class SeqpacketSocket {
   readonly #fd: number;
   readonly #handlers: PacketHandlers;
-  #closed = false;
+  readonly #watch: FdWatch;
 
   constructor(fd: number, handlers: PacketHandlers) {
     this.#fd = fd;
     this.#handlers = handlers;
-    this.#arm();
+    this.#watch = watchFd(fd, () => this.#onReadable());
   }
 
   get closed(): boolean {
-    return this.#closed;
+    return this.#watch.closed;
   }
 
   /** The process at the other end when it connected, as this process numbers it; 0 when it cannot be seen. */
@@ -64,27 +64,20 @@ export class SeqpacketSocket {
 
   /** Sends one packet. Throws SystemError (EPIPE when the peer left, EAGAIN when it does not read). */
   send(packet: Uint8Array, fd?: number): void {
-    if (this.#closed) throw new SystemError("sendmsg", 32, "on a closed socket");
+    if (this.closed) throw new SystemError("sendmsg", 32, "on a closed socket");
     const control = fd === undefined ? undefined : encodeRights(fd);
     const message = messageHeader(packet, control);
     call("sendmsg", "", this.#fd, message, MSG_NOSIGNAL);
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    fdPoller().forget(this.#fd);
-    closeFd(this.#fd);
-  }
-
-  #arm(): void {
-    fdPoller().once(this.#fd, () => this.#onReadable());
+    this.#watch.close();
   }
 
   #onReadable(): void {
-    while (!this.#closed) {
+    while (!this.closed) {
       const received = receive(this.#fd);
-      if (received === "nothing") return this.#arm();
+      if (received === "nothing") return;
       if (typeof received === "string") return this.#end(received);
       this.#handlers.onPacket(received.packet, received.fds);
     }
@@ -196,23 +189,17 @@ export function listenSeqpacket(
     closeFd(fd);
     throw error;
   }
-  let closed = false;
-  const accept = () => {
-    if (closed) return;
-    for (;;) {
+  const watch = watchFd(fd, () => {
+    while (!watch.closed) {
       const accepted = callRaw("accept4", fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (accepted < 0) break;
       onConnection(accepted);
     }
-    fdPoller().once(fd, accept);
-  };
-  fdPoller().once(fd, accept);
+  });
   return {
     close: () => {
-      if (closed) return;
-      closed = true;
-      fdPoller().forget(fd);
-      closeFd(fd);
+      if (watch.closed) return;
+      watch.close();
       if (inodeOf(path) === inode) rmSync(path, { force: true });
     },
   };
