@@ -2,20 +2,21 @@
 // STRICT nothing leaves an enrolled pod in plain text, nobody else answers, and all is soon as it was.
 // ENDURANCE=1 kills fifty times.
 
-import type { ChildProcess } from "node:child_process";
-import { execFileSync, spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { AMBIT, Lab } from "./lab.ts";
+import { Lab } from "./lab.ts";
+import { HOSTS, underLoad } from "./load/load.ts";
+import { plaintextPackets, STRICT, watchForPlaintext } from "./plaintext.ts";
 import { SHOP } from "./shop.ts";
 
 const BLOWS = process.env["ENDURANCE"] === "1" ? 50 : 6;
 const RECOVERY_MAX_MS = 2_000;
 /** Two seconds where nothing else runs; many blows meet the worst moments of a machine that has other work. */
 const BUSY_MACHINE = 5;
-const LOAD = join(import.meta.dirname, "load-client.ts");
-const LOAD_MAX_S = 900;
+const LASTING_PER_HOST = 3;
+const TEST_MAX_MS = 900_000;
 const PAUSE_MAX_MS = 1_500;
 /** Between two blows: programs that end sooner are taken for broken, and started later each time. */
 const REST_MS = 5_500;
@@ -27,58 +28,13 @@ const VICTIMS = [
 
 const SOON = { timeout: 30_000, interval: 100 };
 
-const STRICT = `
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: { name: default, namespace: shop }
-spec: { mtls: { mode: STRICT } }
----`;
-
-const TABLE = `
-table inet plaintext {
-  counter seen { }
-  chain forward {
-    type filter hook forward priority 0;
-    tcp dport 15008 accept
-    tcp sport 15008 accept
-    ip saddr PODS ip daddr PODS meta l4proto tcp counter name seen
-  }
-}`;
-
-interface Result {
-  readonly sent: number;
-  readonly wrong: number;
-  readonly gapMs: Readonly<Record<string, number>>;
-}
-
 const lab = new Lab();
-let netns: readonly string[];
 
 beforeAll(async () => {
   await lab.up(SHOP + STRICT, "--redirection", "ebpf");
-  netns = (await lab.status()).nodes.map((node) => node.netns);
-  const ips = await Promise.all(["client", "near", "far"].map((name) => lab.ipOf(name)));
-  const input = TABLE.replaceAll("PODS", `{ ${ips.join(", ")} }`);
-  for (const each of netns)
-    execFileSync("ip", ["netns", "exec", each, "nft", "-f", "-"], { input });
+  await watchForPlaintext(lab);
 });
 afterAll(() => lab.down());
-
-function startLoad(): { child: ChildProcess; result: Promise<Result> } {
-  const program = [process.execPath, LOAD, `${LOAD_MAX_S}`, "near", "far"];
-  const args = ["local", "exec", "client.shop", "--", ...program];
-  const child = spawn(AMBIT, args, { env: lab.env, stdio: ["ignore", "pipe", "inherit"] });
-  let text = "";
-  child.stdout.on("data", (chunk: Buffer) => (text += chunk.toString()));
-  const result = new Promise<Result>((resolve) => {
-    child.on("close", () => resolve(JSON.parse(text) as Result));
-  });
-  return { child, result };
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 async function blow(names: readonly string[]): Promise<void> {
   const { components } = await lab.status();
@@ -89,38 +45,27 @@ async function blow(names: readonly string[]): Promise<void> {
   }
 }
 
-function plaintextPackets(): string[] {
-  return netns.map((each) =>
-    execFileSync(
-      "ip",
-      ["netns", "exec", each, "nft", "list", "counters", "table", "inet", "plaintext"],
-      { encoding: "utf8" },
-    ),
-  );
-}
-
 describe("redirection by eBPF", () => {
   it.each(VICTIMS)(
     `survives that %s ends at any moment`,
-    { timeout: LOAD_MAX_S * 1_000 },
+    { timeout: TEST_MAX_MS },
     async (_name, names) => {
-      const { child, result } = startLoad();
-      for (let count = 0; count < Math.ceil(BLOWS / VICTIMS.length); count++) {
-        await pause(Math.random() * PAUSE_MAX_MS);
-        await blow(names);
-        for (const host of ["near", "far"]) {
-          const reach = () => lab.reach("client.shop", `http://${host}/`);
-          await expect.poll(reach, SOON).toBe("reached");
+      const outcome = await underLoad(lab, { lasting: LASTING_PER_HOST }, async () => {
+        for (let count = 0; count < Math.ceil(BLOWS / VICTIMS.length); count++) {
+          await pause(Math.random() * PAUSE_MAX_MS);
+          await blow(names);
+          for (const host of HOSTS) {
+            const reach = () => lab.reach("client.shop", `http://${host}/`);
+            await expect.poll(reach, SOON).toBe("reached");
+          }
+          await pause(REST_MS);
         }
-        await pause(REST_MS);
-      }
-      child.kill("SIGTERM");
-      const { sent, wrong, gapMs } = await result;
-      expect(sent).toBeGreaterThan(100);
-      expect(wrong).toBe(0);
-      for (const packets of plaintextPackets()) expect(packets).toContain("packets 0 bytes 0");
-      for (const host of ["near", "far"]) {
-        expect(gapMs[host]).toBeLessThan(RECOVERY_MAX_MS * BUSY_MACHINE);
+      });
+      expect(outcome.sent).toBeGreaterThan(100);
+      expect(outcome.wrong).toBe(0);
+      expect(await plaintextPackets(lab)).toEqual([0, 0]);
+      for (const host of HOSTS) {
+        expect(outcome.gapMs[host]).toBeLessThan(RECOVERY_MAX_MS * BUSY_MACHINE);
       }
     },
   );

@@ -1,24 +1,19 @@
 // Programs of the mesh killed without warning at random moments under load, one after the other, in a
 // STRICT namespace. `SOAK_KILLS=30 SOAK_SEED=7 npm run soak` repeats a run.
 
+import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { seededRandom } from "@ambit/common/testing/fuzz-input.ts";
 import { Lab } from "./lab.ts";
-import {
-  type Gap,
-  kill,
-  plaintextPackets,
-  runLoad,
-  slowness,
-  STRICT,
-  watchForPlaintext,
-} from "./load.ts";
+import { kill, slowness } from "./blows.ts";
+import { type Gap, underLoad } from "./load/load.ts";
+import { plaintextPackets, STRICT, watchForPlaintext } from "./plaintext.ts";
 import { SHOP } from "./shop.ts";
 
 /** Each costs some seconds: the suite makes do with few, acceptance asks for thirty. */
 const KILLS = Number(process.env["SOAK_KILLS"] ?? 5);
 const SEED = Number(process.env["SOAK_SEED"] ?? Date.now() % 2 ** 31);
-/** One load lasts for this many kills: a command in a pod must not run for minutes. */
+/** One load lasts for this many kills. */
 const KILLS_PER_LOAD = 5;
 
 /** From one kill to the next: recovery, and some of the load in peace. */
@@ -26,7 +21,8 @@ const PAUSE_MIN_MS = 3_500;
 const PAUSE_MAX_MS = 6_000;
 /** After the last kill of a load. */
 const TAIL_MS = 4_000;
-const START_MS = 1_500;
+/** A request that hangs is given up before it hides what comes after. */
+const ANSWER_TIMEOUT_MS = 3_000;
 
 /** Where nothing else runs; see `slowness`. */
 const RECOVERY_MAX_MS = 2_000;
@@ -65,12 +61,8 @@ function draw(count: number): Blow[] {
   }));
 }
 
-/** A moment is what the test is about: there is no event to wait for. */
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-
 async function strike(blows: readonly Blow[]): Promise<Struck[]> {
   const struck: Struck[] = [];
-  await pause(START_MS);
   for (const blow of blows) {
     await pause(blow.afterMs);
     await kill(lab, ...blow.program);
@@ -91,11 +83,12 @@ it(
     const lines: string[] = [];
     for (let left = KILLS; left > 0; left -= KILLS_PER_LOAD) {
       const blows = draw(Math.min(left, KILLS_PER_LOAD));
-      const strikingMs = blows.reduce((sum, { afterMs }) => sum + afterMs, START_MS + TAIL_MS);
-      const [{ sent, gaps }, struck] = await Promise.all([
-        runLoad(lab, Math.ceil(strikingMs / 1000)),
-        strike(blows),
-      ]);
+      let struck: Struck[] = [];
+      const options = { answerTimeoutMs: ANSWER_TIMEOUT_MS };
+      const { sent, gaps } = await underLoad(lab, options, async () => {
+        struck = await strike(blows);
+        await pause(TAIL_MS);
+      });
       const allowedMs = RECOVERY_MAX_MS * slowness();
       lines.push(`at most ${Math.round(allowedMs)} ms`, ...struck.map((one) => report(one, gaps)));
       expect(sent).toBeGreaterThan(blows.length * 20);

@@ -1,6 +1,6 @@
 // A local mesh of its own for acceptance tests, driven through `./ambit` exactly as a user would.
 
-import { execFile, execFileSync } from "node:child_process";
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -151,6 +151,12 @@ export class Lab {
   async exec(pod: string, ...command: string[]): Promise<string> {
     const { code, stdout } = await this.ambit("local", "exec", pod, "--", ...command);
     return code === 0 ? stdout.trim() : `exit ${code}`;
+  }
+
+  /** Starts a program in a pod, its standard output piped; it gets the signals that are sent to the child. */
+  inPod(pod: string, command: readonly string[]): ChildProcess {
+    const args = ["local", "exec", pod, "--", ...command];
+    return spawn(AMBIT, args, { env: this.#env, stdio: ["ignore", "pipe", "inherit"] });
   }
 
   /** What curl in `pod` gets: the body, or "exit N". */

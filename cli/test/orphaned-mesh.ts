@@ -105,9 +105,9 @@ export class OrphanedMesh {
     while (existsSync(`/proc/${pid}`) && !isZombie(pid)) await pause(POLL_MS);
   }
 
-  /** Runs a program in a pod as one of its own. */
+  /** Starts a program in NAME.NAMESPACE as one of the pod's own, its standard output piped. */
   inPod(pod: string, command: readonly string[]): ChildProcess {
-    const { pids } = this.#status.pods.find(({ name }) => name === pod)!;
+    const { pids } = this.#status.pods.find((each) => `${each.name}.${each.namespace}` === pod)!;
     const args = enter(placeOf(pids[0]!), command);
     return spawn("nsenter", args, { stdio: ["ignore", "pipe", "inherit"] });
   }

@@ -1,24 +1,24 @@
 // Pods that leave the mesh and come back while they are talked to: no request fails, no connection is
 // cut before its time, and where STRICT is asked for nothing plain is served at any moment.
 
+import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab } from "./lab.ts";
-import { type Outcome, runLoad, STRICT } from "./load.ts";
+import { type Outcome, underLoad } from "./load/load.ts";
+import { STRICT } from "./plaintext.ts";
 import { SHOP } from "./shop.ts";
 
 const MODE = "istio.io/dataplane-mode";
-const LOAD_S = 9;
-/** The load is under way, and the mesh has had time to agree: there is no event for either. */
-const PAUSE_MS = 2_500;
+const DRAIN_MS = 5_000;
+/** The load goes on for so long after the last thing that happens. */
+const TAIL_MS = 1_500;
 const SOON = { timeout: 10_000, interval: 50 };
 
-/** Longer than two pauses, and over before a load is. */
-const lab = new Lab({ UNENROLMENT_DRAIN: "5s" });
+const lab = new Lab({ UNENROLMENT_DRAIN: `${DRAIN_MS}ms` });
 
 beforeAll(() => lab.up(SHOP));
 afterAll(() => lab.down());
 
-const pause = () => new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
 const meshOf = async (name: string) => (await lab.pod(name)).mesh;
 
 async function setMode(name: string, mode: "ambient" | "none"): Promise<void> {
@@ -27,47 +27,52 @@ async function setMode(name: string, mode: "ambient" | "none"): Promise<void> {
   await expect.poll(enrolled, SOON).toBe(mode === "ambient");
 }
 
-async function underLoad(body: () => Promise<void>): Promise<Outcome> {
-  const running = runLoad(lab, LOAD_S);
-  await pause();
-  await body();
-  return await running;
+interface KnownWorkload {
+  readonly name: string;
+  readonly protocol: string;
 }
 
-/** A connection from client that talks all the time; prints how it went when it is done. */
-const LASTING = `
-  const net = require("net");
-  let answers = 0, ended = "";
-  const socket = net.connect(80, "far");
-  socket.write("GET / HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: echo\\r\\nConnection: Upgrade\\r\\n\\r\\n");
-  socket.on("data", () => answers++);
-  socket.on("error", (e) => ended = e.code);
-  socket.on("close", () => ended ||= "closed");
-  const started = Date.now();
-  const timer = setInterval(() => {
-    if (ended === "" && Date.now() - started < ${LOAD_S * 1000}) return socket.write("ping\\n");
-    clearInterval(timer);
-    console.log(JSON.stringify({ answers, ended, afterMs: Date.now() - started }));
-    process.exit(0);
-  }, 20);`;
+/** Resolves when both ztunnels know how the pod is reached now. */
+async function everybodyKnows(name: string, protocol: "HBONE" | "NONE"): Promise<void> {
+  for (const node of ["node-1", "node-2"]) {
+    const known = async () => {
+      const text = await lab.must("ztunnel", "workloads", "--node", node, "-o", "json");
+      return (JSON.parse(text) as KnownWorkload[]).find((each) => each.name === name)?.protocol;
+    };
+    await expect.poll(known, SOON).toBe(protocol);
+  }
+}
 
-interface Lasting {
-  readonly answers: number;
-  readonly ended: string;
-  readonly afterMs: number;
+/** Leaves the mesh; resolves when the drain is over and the agent has let go of the pod. */
+async function leaveForGood(name: string, node: string): Promise<void> {
+  const line = `pod left the mesh\tnamespace="shop" pod="${name}"`;
+  const times = async () => {
+    const log = await lab.must("local", "logs", "cni-agent", "--node", node);
+    return log.split(line).length - 1;
+  };
+  const before = await times();
+  await setMode(name, "none");
+  await expect.poll(times, SOON).toBe(before + 1);
+}
+
+function expectNoFailure({ sent, failures }: Outcome): void {
+  expect(failures).toEqual([]);
+  expect(sent).toBeGreaterThan(100);
 }
 
 describe("under load", () => {
   it.each(["near", "client"])(
     "%s leaves and comes back while it drains, and no request fails",
     async (name) => {
-      const { sent, failures } = await underLoad(async () => {
+      const outcome = await underLoad(lab, {}, async () => {
+        const startMs = performance.now();
         await setMode(name, "none");
-        await pause();
+        await everybodyKnows(name, "NONE");
         await setMode(name, "ambient");
+        await everybodyKnows(name, "HBONE");
+        await pause(startMs + DRAIN_MS + TAIL_MS - performance.now());
       });
-      expect(failures).toEqual([]);
-      expect(sent).toBeGreaterThan(100);
+      expectNoFailure(outcome);
     },
   );
 
@@ -76,35 +81,42 @@ describe("under load", () => {
     ["near", "node-1"],
     ["client", "node-1"],
   ])("%s leaves for good, and no request fails", async (name, node) => {
-    const { sent, failures } = await underLoad(async () => {
-      await setMode(name, "none");
-      const log = () => lab.must("local", "logs", "cni-agent", "--node", node);
-      const left = `pod left the mesh\tnamespace="shop" pod="${name}"`;
-      await expect.poll(log, SOON).toContain(left);
+    const outcome = await underLoad(lab, {}, async () => {
+      await leaveForGood(name, node);
+      await pause(TAIL_MS);
     });
-    expect(failures).toEqual([]);
-    expect(sent).toBeGreaterThan(100);
+    expectNoFailure(outcome);
     await setMode(name, "ambient");
+    await everybodyKnows(name, "HBONE");
+  });
+});
+
+/** One connection from client to far, spoken on all the time. */
+const ONE = { hosts: ["far"], requests: "none", lasting: 1 } as const;
+
+describe("a connection", () => {
+  it("goes on when its pod comes back before the drain is over", async () => {
+    const { cuts, talks } = await underLoad(lab, ONE, async () => {
+      const startMs = performance.now();
+      await setMode("far", "none");
+      await setMode("far", "ambient");
+      await pause(startMs + DRAIN_MS + TAIL_MS - performance.now());
+    });
+    expect(cuts).toEqual([]);
+    expect(talks).toBeGreaterThan(50);
   });
 
-  it("a connection goes on when its pod comes back before the drain is over", async () => {
-    const running = lab.exec("client.shop", process.execPath, "-e", LASTING);
-    await pause();
-    await setMode("far", "none");
-    await setMode("far", "ambient");
-    const { ended, answers } = JSON.parse(await running) as Lasting;
-    expect(ended).toBe("");
-    expect(answers).toBeGreaterThan(50);
-  });
-
-  it("a connection is reset, not ended, when the drain is over", async () => {
-    const running = lab.exec("client.shop", process.execPath, "-e", LASTING);
-    await pause();
-    await setMode("client", "none");
-    const { ended, afterMs } = JSON.parse(await running) as Lasting;
-    expect(ended).toBe("ECONNRESET");
-    expect(afterMs).toBeGreaterThan(PAUSE_MS);
+  it("is reset, not ended, when the drain is over", async () => {
+    let startMs = 0;
+    const { cuts } = await underLoad(lab, ONE, async (load) => {
+      startMs = Date.now();
+      await leaveForGood("client", "node-1");
+      await load.rounds(2);
+    });
+    expect(cuts).toMatchObject([{ why: "ECONNRESET" }]);
+    expect(cuts[0]!.atMs - startMs).toBeGreaterThanOrEqual(DRAIN_MS);
     await setMode("client", "ambient");
+    await everybodyKnows("client", "HBONE");
   });
 });
 

@@ -1,32 +1,22 @@
 // Upgrades under load, as a user's pods meet them: another ztunnel takes over, another node agent does, and
 // a node changes the way in which it redirects. No request fails, and no connection is cut.
 
-import type { ChildProcess } from "node:child_process";
 import { execFileSync } from "node:child_process";
-import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab } from "./lab.ts";
+import { type Outcome, underLoad } from "./load/load.ts";
 import { OrphanedMesh } from "./orphaned-mesh.ts";
 import { SHOP } from "./shop.ts";
 
-const LOAD = join(import.meta.dirname, "load-client.ts");
-const LOAD_MAX_S = 120;
-/** Load before and after what happens. */
+const LASTING_PER_HOST = 3;
+/** Load after what happens. */
 const MARGIN_MS = 1_500;
 const SOON = { timeout: 20_000, interval: 50 };
 /** Applications that last are given a minute, and more than they need, to end by themselves. */
 const PATIENT = { CONNECTION_TERMINATION_DEADLINE: "90s" };
 /** Workers share their ports, which is one thing more to be handed over. */
 const WORKERS = { ZTUNNEL_WORKER_THREADS: "2" };
-
-interface Result {
-  readonly sent: number;
-  readonly failed: number;
-  readonly talks: number;
-  readonly cut: number;
-  readonly wrong: number;
-  readonly problems: readonly string[];
-}
 
 const lab = new Lab({ ...PATIENT, ...WORKERS });
 let mesh: OrphanedMesh;
@@ -40,34 +30,15 @@ afterAll(async () => {
   await lab.down();
 });
 
-async function underLoad(action: () => Promise<void>): Promise<Result> {
-  const program = [process.execPath, LOAD, `${LOAD_MAX_S}`, "near", "far"];
-  const load = mesh.inPod("client", program);
-  const result = output(load);
-  await pause(MARGIN_MS);
-  try {
+function whileUsed(action: () => Promise<void>): Promise<Outcome> {
+  return underLoad(mesh, { lasting: LASTING_PER_HOST }, async () => {
     await action();
     await pause(MARGIN_MS);
-  } finally {
-    load.kill("SIGTERM");
-  }
-  return JSON.parse(await result) as Result;
+  });
 }
 
-function output(child: ChildProcess): Promise<string> {
-  let text = "";
-  child.stdout!.on("data", (chunk: Buffer) => (text += chunk.toString()));
-  return new Promise((resolve) => child.on("close", () => resolve(text)));
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/** Lasting connections of a ztunnel that leaves end with it: only new ones are asked for there. */
-function expectNothingLost({ sent, failed, wrong, talks, cut, problems }: Result): void {
-  expect(problems).toEqual([]);
-  expect({ failed, cut, wrong }).toEqual({ failed: 0, cut: 0, wrong: 0 });
+function expectNothingLost({ sent, failures, wrong, talks, cuts }: Outcome): void {
+  expect({ failures, cuts, wrong }).toEqual({ failures: [], cuts: [], wrong: 0 });
   expect(Math.min(sent, talks)).toBeGreaterThan(50);
 }
 
@@ -80,6 +51,8 @@ const backend = (node: string) => {
 const tables = (pod: string) =>
   execFileSync("ip", ["netns", "exec", mesh.netns(pod), "nft", "list", "ruleset"], {
     encoding: "utf8",
+    // It warns of every table that iptables made.
+    stdio: ["ignore", "pipe", "ignore"],
   });
 
 describe("another ztunnel on a node takes over", () => {
@@ -87,7 +60,7 @@ describe("another ztunnel on a node takes over", () => {
     "%s, and nothing is lost while the old one drains",
     async (node) => {
       let old = mesh.pid("ztunnel", node);
-      const result = await underLoad(async () => {
+      const result = await whileUsed(async () => {
         await mesh.start("ztunnel", node);
         process.kill(old, "SIGTERM");
         await pause(3_000);
@@ -100,7 +73,7 @@ describe("another ztunnel on a node takes over", () => {
 
 describe("another node agent", () => {
   it.each([["node-1"], ["node-2"]])("on %s is not noticed", async (node) => {
-    const result = await underLoad(async () => {
+    const result = await whileUsed(async () => {
       await mesh.end(mesh.pid("cni-agent", node));
       await mesh.start("cni-agent", node);
     });
@@ -110,7 +83,7 @@ describe("another node agent", () => {
 
 describe("a node's redirection changes", () => {
   const change = (node: string, redirection: string, reason: string) =>
-    underLoad(async () => {
+    whileUsed(async () => {
       await mesh.end(mesh.pid("cni-agent", node));
       await mesh.start("cni-agent", node, { REDIRECTION: redirection });
       await expect.poll(() => backend(node), SOON).toBe(reason);
