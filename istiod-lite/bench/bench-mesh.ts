@@ -10,6 +10,7 @@ import { ResourceStore } from "@ambit/common/xds/resource-store.ts";
 import { ZTUNNEL_TYPES } from "@ambit/common/xds/resource-type.ts";
 import { IstiodMetrics } from "../src/metrics.ts";
 import { MeshModel } from "../src/model/mesh-model.ts";
+import { SETTINGS } from "../src/testing/mesh-harness.ts";
 import { cpuMs, cpuSince } from "./cpu.ts";
 import { type Proxies, preciseNowMs } from "./proxies.ts";
 
@@ -22,15 +23,7 @@ export interface Change {
 }
 
 export class BenchMesh {
-  readonly #model = new MeshModel({
-    clusterId: "Kubernetes",
-    clusterDomain: "cluster.local",
-    trustDomain: "cluster.local",
-    network: "",
-    rootNamespace: "istio-system",
-    dryRunPolicies: false,
-    autoAllowWaypoints: false,
-  });
+  readonly #model = new MeshModel(SETTINGS);
   readonly #store = new ResourceStore(ZTUNNEL_TYPES);
 
   /** Events to pushed resources, as the pusher does after its debounce. */

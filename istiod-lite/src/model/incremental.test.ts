@@ -9,28 +9,12 @@ import {
   MeshHarness as Harness,
   objectYaml,
   parse,
+  peerAuthenticationYaml as peerAuthentication,
   podYaml as pod,
+  policyYaml as policy,
+  serviceYaml as service,
 } from "../testing/mesh-harness.ts";
 import type { MeshSettings } from "../translate/settings.ts";
-
-const service = (name: string, selector = "app: a", port = "targetPort: web") => `
-apiVersion: v1
-kind: Service
-metadata: { name: ${name}, namespace: shop }
-spec: { clusterIP: 10.96.0.1, selector: { ${selector} }, ports: [{ name: http, port: 80, ${port} }] }
----`;
-const peerAuthentication = (namespace: string, spec: string, name = "default") => `
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: { name: ${name}, namespace: ${namespace} }
-spec: ${spec}
----`;
-const policy = (spec: string, namespace = "shop") => `
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: p, namespace: ${namespace} }
-spec: ${spec}
----`;
 
 const USE = "labels: { istio.io/use-waypoint: wp }";
 const gateway = (name: string, labels: string, annotations = "") =>
@@ -61,8 +45,8 @@ endpoints: [{ addresses: [10.1.1.1] }, { addresses: [10.0.0.1], targetRef: { kin
     pod("bb"),
     pod("bb").replace("enabled", "pending"),
     service("web"),
-    service("web", "app: b"),
-    service("api", "app: a", "targetPort: 9"),
+    service("web", "selector: { app: b }"),
+    service("api").replace("targetPort: web", "targetPort: 9"),
     peerAuthentication("shop", "{ mtls: { mode: STRICT } }"),
     peerAuthentication("istio-system", "{ mtls: { mode: STRICT } }"),
     peerAuthentication(
@@ -75,7 +59,7 @@ endpoints: [{ addresses: [10.1.1.1] }, { addresses: [10.0.0.1], targetRef: { kin
     "apiVersion: v1\nkind: Node\nmetadata: { name: node-1, labels: { topology.kubernetes.io/region: r } }\n",
     "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop, annotations: { networking.istio.io/traffic-distribution: PreferClose } }\n",
     "apiVersion: v1\nkind: Namespace\nmetadata: { name: istio-system, labels: { topology.istio.io/network: n } }\n",
-    service("web").replace("selector: { app: a },", ""),
+    service("web").replace(", selector: { app: a }", ""),
     slice("a"),
     slice("bb"),
     objectYaml(

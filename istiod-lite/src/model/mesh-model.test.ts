@@ -1,25 +1,13 @@
 import { describe, expect, it } from "vitest";
 import type { ResourceEvent } from "@ambit/common/resources/source.ts";
-import { MeshHarness as Harness, parse, podYaml as pod } from "../testing/mesh-harness.ts";
-
-const service = (name: string, selector = "app: a", port = "targetPort: web") => `
-apiVersion: v1
-kind: Service
-metadata: { name: ${name}, namespace: shop }
-spec: { clusterIP: 10.96.0.1, selector: { ${selector} }, ports: [{ name: http, port: 80, ${port} }] }
----`;
-const peerAuthentication = (namespace: string, spec: string, name = "default") => `
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: { name: ${name}, namespace: ${namespace} }
-spec: ${spec}
----`;
-const policy = (spec: string, namespace = "shop") => `
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: p, namespace: ${namespace} }
-spec: ${spec}
----`;
+import {
+  MeshHarness as Harness,
+  parse,
+  peerAuthenticationYaml as peerAuthentication,
+  podYaml as pod,
+  policyYaml as policy,
+  serviceYaml as service,
+} from "../testing/mesh-harness.ts";
 
 describe("pods and services", () => {
   it("join by selector, with named target ports resolved per pod", () => {
@@ -27,7 +15,7 @@ describe("pods and services", () => {
     expect(mesh.pod("a").services["shop/web.shop.svc.cluster.local"]?.ports).toMatchObject([
       { servicePort: 80, targetPort: 8080 },
     ]);
-    mesh.apply(service("web", "app: other"));
+    mesh.apply(service("web", "selector: { app: other }"));
     expect(mesh.pod("a").services).toEqual({});
   });
 

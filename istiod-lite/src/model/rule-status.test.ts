@@ -1,13 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { MeshHarness as Harness, objectYaml, serviceYaml } from "../testing/mesh-harness.ts";
+import {
+  MeshHarness as Harness,
+  objectYaml,
+  policyYaml as policy,
+  serviceYaml,
+} from "../testing/mesh-harness.ts";
 
-const policy = (spec: string, namespace = "shop", annotations = "") =>
-  objectYaml(
-    "AuthorizationPolicy",
-    "p",
-    spec,
-    `namespace: ${namespace}, annotations: { ${annotations} }`,
-  );
 const peers = (spec: string, name = "p", metadata = "namespace: shop") =>
   objectYaml("PeerAuthentication", name, spec, metadata);
 const gateway = (more = "status: { addresses: [{ type: IPAddress, value: 10.96.0.9 }] }") =>

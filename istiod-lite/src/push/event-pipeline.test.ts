@@ -2,22 +2,12 @@ import { describe, expect, it } from "vitest";
 import { keyOf, keyText, type ResourceEvent } from "@ambit/common/resources/source.ts";
 import { memoryLog } from "@ambit/common/telemetry/log.ts";
 import { parseMeshConfig } from "../mesh-config/mesh-config.ts";
-import { objectYaml, parse, podYaml } from "../testing/mesh-harness.ts";
+import { objectYaml, parse, podYaml, SETTINGS } from "../testing/mesh-harness.ts";
 import type { MeshSettings } from "../translate/settings.ts";
 import { VipAllocator } from "../vips/vip-allocator.ts";
 import { EventPipeline } from "./event-pipeline.ts";
 import type { MeshPusher } from "./mesh-pusher.ts";
 import { PodDirectory } from "./pod-directory.ts";
-
-const SETTINGS: MeshSettings = {
-  clusterId: "c",
-  clusterDomain: "cluster.local",
-  trustDomain: "cluster.local",
-  network: "",
-  rootNamespace: "istio-system",
-  dryRunPolicies: false,
-  autoAllowWaypoints: false,
-};
 
 function setUp() {
   const seen: string[] = [];

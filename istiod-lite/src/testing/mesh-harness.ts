@@ -21,7 +21,8 @@ import { MeshModel } from "../model/mesh-model.ts";
 import type { ObjectStatus } from "../status/object-status.ts";
 import type { MeshSettings } from "../translate/settings.ts";
 
-const SETTINGS: MeshSettings = {
+/** Of a mesh whose operator has set nothing. */
+export const SETTINGS: MeshSettings = {
   clusterId: "Kubernetes",
   clusterDomain: "cluster.local",
   trustDomain: "cluster.local",
@@ -172,4 +173,14 @@ const API_VERSIONS: Readonly<Record<string, string>> = {
 export function serviceYaml(name: string, more = "selector: { app: a }"): string {
   const ports = "ports: [{ name: http, port: 80, targetPort: web }]";
   return objectYaml("Service", name, `{ clusterIP: 10.96.0.1, ${ports}, ${more} }`);
+}
+
+/** `annotations` are flow YAML, as `spec` is. */
+export function policyYaml(spec: string, namespace = "shop", annotations = ""): string {
+  const metadata = `namespace: ${namespace}, annotations: { ${annotations} }`;
+  return objectYaml("AuthorizationPolicy", "p", spec, metadata);
+}
+
+export function peerAuthenticationYaml(namespace: string, spec: string, name = "default"): string {
+  return objectYaml("PeerAuthentication", name, spec, `namespace: ${namespace}`);
 }
