@@ -12,6 +12,7 @@ import { openNetns } from "@ambit/common/sys/netns.ts";
 import { parseIp } from "@ambit/common/net/ip.ts";
 import { listenSeqpacket, SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
 import { SteeredNode } from "../src/testing/steered-node.ts";
+import { startMesh } from "./mesh.ts";
 import { BULK_PORT, CLIENT_IP, HTTP_PORT, SERVER_IP, type Topology } from "./topology.ts";
 
 export interface Contender {
@@ -58,11 +59,12 @@ export function crossNode(name: string, command: readonly string[]): Contender {
     name,
     start: async (topology, others = 0) => {
       const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
-      const config = join(folder, "mesh.yaml");
-      writeFileSync(config, meshFile("node-client", "node-server", others));
+      const nodes = { clientNode: "node-client", serverNode: "node-server" };
+      const mesh = await startMesh(topology, ["client", "server"], folder, { ...nodes, others });
       const start = (side: "client" | "server") =>
         topology.spawn(side, command, {
-          ...common(folder, config),
+          ...common(folder),
+          ...mesh.env(side),
           PROXY_MODE: "dedicated",
           NODE_NAME: `node-${side}`,
           PROXY_WORKLOAD_INFO: `default/${side}/${side}`,
@@ -71,7 +73,11 @@ export function crossNode(name: string, command: readonly string[]): Contender {
       topology.redirect("client");
       topology.redirect("server");
       await reachable(topology);
-      return { processes, stop: () => stop(topology, processes, folder) };
+      const stopAll = async () => {
+        await stop(topology, processes, folder);
+        mesh.close();
+      };
+      return { processes, stop: stopAll };
     },
   };
 }
@@ -82,12 +88,12 @@ export function sameNode(mode: "local" | "hbone", { name, main } = OURS): Conten
     name: `${name}, same node, ${mode}`,
     start: async (topology, others = 0) => {
       const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
-      const config = join(folder, "mesh.yaml");
+      const mesh = await startMesh(topology, ["node"], folder, { ...ONE_NODE, others });
       const socket = join(folder, "zds.sock");
-      writeFileSync(config, meshFile("node", "node", others));
       const agent = serveZds(topology, socket);
       const ztunnel = topology.spawn("node", [NODE, main], {
-        ...common(folder, config),
+        ...common(folder),
+        ...mesh.env("node"),
         NODE_NAME: "node",
         INPOD_UDS: socket,
         SAME_NODE: mode,
@@ -99,6 +105,7 @@ export function sameNode(mode: "local" | "hbone", { name, main } = OURS): Conten
       const stopAll = async () => {
         await stop(topology, [ztunnel], folder);
         agent.close();
+        mesh.close();
       };
       return { processes: [ztunnel], stop: stopAll };
     },
@@ -111,9 +118,8 @@ export function steered(mode: "local" | "direct", { name, main } = OURS): Conten
     name: `${name}, same node, ${mode}${mode === "local" ? " by eBPF" : ""}`,
     start: async (topology, others = 0) => {
       const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
-      const config = join(folder, "mesh.yaml");
+      const mesh = await startMesh(topology, ["node"], folder, { ...ONE_NODE, others });
       const socket = join(folder, "zds.sock");
-      writeFileSync(config, meshFile("node", "node", others));
       const steering = new SteeredNode("node", topology.cgroup, [
         { netns: topology.netns("client"), ip: parseIp(CLIENT_IP)! },
         { netns: topology.netns("server"), ip: parseIp(SERVER_IP)! },
@@ -121,7 +127,8 @@ export function steered(mode: "local" | "direct", { name, main } = OURS): Conten
       const agent = serveZds(topology, socket, SLOTS);
       const ztunnel = topology.cgroup.startProxy(() =>
         topology.spawn("node", [NODE, main], {
-          ...common(folder, config),
+          ...common(folder),
+          ...mesh.env("node"),
           NODE_NAME: "node",
           INPOD_UDS: socket,
           SAME_NODE: mode,
@@ -132,6 +139,7 @@ export function steered(mode: "local" | "direct", { name, main } = OURS): Conten
         ztunnel.kill("SIGKILL");
         await once(ztunnel, "exit");
         agent.close();
+        mesh.close();
         steering.remove();
         rmSync(folder, { recursive: true, force: true });
       };
@@ -152,10 +160,8 @@ export function ambitCrossNode({ name, main } = OURS): Contender {
   return crossNode(`${name}, cross-node`, [NODE, main]);
 }
 
-function common(folder: string, config: string): Record<string, string> {
+function common(folder: string): Record<string, string> {
   return {
-    LOCAL_XDS_PATH: config,
-    XDS_ADDRESS: "",
     FAKE_CA: "true",
     FAKE_CA_FOLDER: join(folder, "ca"),
     ENABLE_ORIG_SRC: "false",
@@ -166,28 +172,7 @@ function common(folder: string, config: string): Record<string, string> {
   };
 }
 
-/** What both our ztunnel and Istio's read: each workload needs `services` and its node. */
-function meshFile(clientNode: string, serverNode: string, others: number): string {
-  const workload = (name: string, ip: string, node: string) => ({
-    uid: `cluster//Pod/default/${name}`,
-    name,
-    namespace: "default",
-    serviceAccount: name,
-    workloadIps: [ip],
-    protocol: "HBONE",
-    node,
-    network: "",
-    services: {},
-  });
-  const workloads = [
-    workload("client", CLIENT_IP, clientNode),
-    workload("server", SERVER_IP, serverNode),
-  ];
-  for (let i = 0; i < others; i++) {
-    workloads.push(workload(`other-${i}`, `10.128.${i >> 8}.${i & 255}`, "another-node"));
-  }
-  return JSON.stringify({ workloads });
-}
+const ONE_NODE = { clientNode: "node", serverNode: "node" } as const;
 
 /** The pods' places on a node that steers their connections. */
 const SLOTS = { client: 0, server: 1 } as const;

@@ -1,6 +1,7 @@
 // ztunnel's main thread: workers, certificates, the mesh (xDS or a file), the pods (ZDS or one dedicated
 // workload), and the servers around them. Starts in ztunnel's order (§2.2), stops by draining (§7.5).
 
+import { flushCompileCache } from "node:module";
 import { type Clock, sleep, systemClock } from "@ambit/common/process/clock.ts";
 import { errorMessage, UserError } from "@ambit/common/process/errors.ts";
 import { requireCapabilities } from "@ambit/common/sys/capabilities.ts";
@@ -49,6 +50,7 @@ export class App {
     // A failure while starting is reported by start() itself.
     this.#end.promise.catch(() => undefined);
     this.#readiness.expect("workers", "state manager", "workload proxy manager");
+    void this.#readiness.whenReady().then(flushCompileCache);
     this.#workers = new WorkerHost(config, this.#workerEvents());
     this.#secrets = new SecretManager({
       ca: createCaClient(config, this.#clock, log.scope("ca")),

@@ -2,23 +2,17 @@
 // PROXY_CONFIG, overridden by the environment (ztunnel §7.4). Everything else in them is not ours.
 
 import { readFileSync } from "node:fs";
-import { parse } from "yaml";
-import { z } from "zod";
+import { createRequire } from "node:module";
 import type { Environment } from "@ambit/common/process/config.ts";
+import type * as documents from "./mesh-config-document.ts";
 import { errorCode, errorMessage } from "@ambit/common/process/errors.ts";
 
 export const MESH_CONFIG_FILE = "./etc/istio/config/mesh";
 
-const proxyConfig = z.object({
-  discoveryAddress: z.string().optional(),
-  proxyAdminPort: z.int().min(0).max(65_535).optional(),
-  statsPort: z.int().min(0).max(65_535).optional(),
-  concurrency: z.int().min(0).optional(),
-  proxyMetadata: z.record(z.string(), z.string()).default({}),
-});
-const meshConfig = z.object({ defaultConfig: proxyConfig.optional() });
+type Documents = typeof documents;
+type ProxyConfig = documents.ProxyConfig;
 
-type ProxyConfig = z.infer<typeof proxyConfig>;
+const require = createRequire(import.meta.url);
 
 /** Variables that the mesh configuration stands in for when the environment does not set them. */
 const STANDS_FOR = {
@@ -37,11 +31,9 @@ export function withMeshDefaults(
   meshFile: string,
   problem: (source: string, message: string) => void,
 ): Environment {
-  const file = readDocument(meshFile, () => readIfPresent(meshFile), meshConfig, problem);
-  const inline = readDocument("PROXY_CONFIG", () => env["PROXY_CONFIG"], proxyConfig, problem);
   const merged: Record<string, string> = {
-    ...asVariables(file?.defaultConfig),
-    ...asVariables(inline),
+    ...asVariables(parsed("parseMeshFile", meshFile, () => readIfPresent(meshFile), problem)),
+    ...asVariables(parsed("parseProxyConfig", "PROXY_CONFIG", () => env["PROXY_CONFIG"], problem)),
   };
   for (const [name, value] of Object.entries(env)) {
     if (value !== undefined && value !== "") merged[name] = value;
@@ -49,21 +41,22 @@ export function withMeshDefaults(
   return merged;
 }
 
-function readDocument<T>(
+/** The parsers are loaded only when there is something to parse. */
+function parsed(
+  parser: keyof Documents,
   source: string,
   read: () => string | undefined,
-  schema: z.ZodType<T>,
   problem: (source: string, message: string) => void,
-): T | undefined {
+): ProxyConfig | undefined {
   try {
-    const document: unknown = parse(read() ?? "");
-    const result = schema.safeParse(document ?? {});
-    if (result.success) return result.data;
-    problem(source, z.prettifyError(result.error).replaceAll("\n", " "));
+    const text = read();
+    if (text === undefined) return undefined;
+    const parsers = require("./mesh-config-document.ts") as Documents;
+    return parsers[parser](text);
   } catch (error) {
-    problem(source, errorMessage(error).split("\n", 1)[0]!);
+    problem(source, errorMessage(error));
+    return undefined;
   }
-  return undefined;
 }
 
 function readIfPresent(path: string): string | undefined {

@@ -1,11 +1,16 @@
 // Small helpers over node-forge's ASN.1 for the structures that X.509 and PKCS#10 are made of.
 // forge encodes and parses; keys and signatures are node:crypto's.
 
-import forge from "node-forge";
+import { createRequire } from "node:module";
+import type forge from "node-forge";
 
 export type Asn1 = forge.asn1.Asn1;
 
-const { asn1 } = forge;
+/** Only these two of forge's parts: all of them take 2 MiB of memory. */
+const require = createRequire(import.meta.url);
+const asn1 = require("node-forge/lib/asn1.js") as typeof forge.asn1;
+const util = require("node-forge/lib/util.js") as typeof forge.util;
+
 const { Class, Type } = asn1;
 
 export function sequence(...items: Asn1[]): Asn1 {
@@ -39,7 +44,7 @@ export function bool(value: boolean): Asn1 {
 }
 
 export function utf8(text: string): Asn1 {
-  return asn1.create(Class.UNIVERSAL, Type.UTF8, false, forge.util.encodeUtf8(text));
+  return asn1.create(Class.UNIVERSAL, Type.UTF8, false, util.encodeUtf8(text));
 }
 
 /** [tag] constructed, context-specific. */
@@ -72,7 +77,7 @@ const parse = asn1.fromDer as unknown as (
 
 /** Parses DER; throws forge's error on anything malformed. */
 export function fromDer(der: Uint8Array): Asn1 {
-  const bytes = forge.util.createBuffer(binary(der));
+  const bytes = util.createBuffer(binary(der));
   return parse(bytes, { strict: true, decodeBitStrings: false });
 }
 

@@ -18,7 +18,6 @@ import type { MainMetrics } from "../metrics.ts";
 import type { Workers } from "../worker/host.ts";
 import { LargeUpdates } from "../worker/large-update.ts";
 import type { XdsKind } from "../worker/protocol.ts";
-import { readLocalMesh } from "./local-file.ts";
 import type { ResourceUpsert } from "../state/mesh-state.ts";
 import { UserError } from "@ambit/common/process/errors.ts";
 
@@ -110,6 +109,8 @@ async function applyEverywhere(
 }
 
 async function loadLocalMesh(config: Config, workers: Workers, log: Logger): Promise<void> {
+  // With the YAML parser and the schemas; who follows a control plane needs none of them.
+  const { readLocalMesh } = await import("./local-file.ts");
   const { addresses, authorizations } = readLocalMesh(config);
   const apply = async (kind: XdsKind, upserts: readonly ResourceUpsert[]) =>
     (await workers.askAll("xds", { kind, update: { upserts, removed: [] } }))[0] ?? [];
