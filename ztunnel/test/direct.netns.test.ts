@@ -2,72 +2,56 @@
 // first one through, sees no byte of the next, knows of them all, and ends them when they are forbidden.
 
 import type net from "node:net";
-import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Action, Scope } from "@ambit/api/gen/istio/authorization_pb.ts";
 import { ip } from "../src/testing/direct-lab.ts";
-import { FakeAgent, type Payload, SNAPSHOT } from "../src/testing/fake-agent.ts";
 import { NodeCgroup } from "../src/testing/node-cgroup.ts";
 import { SteeredNode } from "../src/testing/steered-node.ts";
 import { bytes, serves } from "../src/state/testing-mesh.ts";
-import { ControlPlane } from "./control-plane.ts";
-import { APP_PORT, CLIENT_IP, ended, Lab, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
+import type { ControlPlane } from "./control-plane.ts";
+import { APP_PORT, CLIENT_IP, ended, type Lab, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
 import { Load } from "./load.ts";
+import { NodeLab, POD_SIDES } from "./node-lab.ts";
 
 const COMPLETE = { scope: "access", message: "connection complete" };
 /** From a change to the end of what it forbids. */
 const END_WITHIN_MS = 1_000;
 const VIP = { ip: ip("10.96.0.1"), port: 80 };
 const POD = { ip: SERVER_IP, port: APP_PORT };
-const SIDES = ["client", "server"] as const;
 
+let nodeLab: NodeLab;
 let lab: Lab;
-let agent: FakeAgent;
 let mesh: ControlPlane;
 let cgroup: NodeCgroup;
 let node: SteeredNode;
 let ztunnel: Ztunnel;
 
 beforeEach(async () => {
-  lab = new Lab();
-  agent = new FakeAgent(join(lab.folder, "zds.sock"));
-  mesh = await ControlPlane.start(lab.fd("node"));
-  for (const side of SIDES) lab.stopRedirecting(side);
+  nodeLab = await NodeLab.create({ steered: true });
+  ({ lab, mesh } = nodeLab);
+  for (const side of POD_SIDES) lab.stopRedirecting(side);
   cgroup = new NodeCgroup();
   node = new SteeredNode("node-1", cgroup, [
     { netns: lab.netns("client"), ip: CLIENT_IP },
     { netns: lab.netns("server"), ip: SERVER_IP },
   ]);
+  // A listener belongs to the cgroup that it was made in.
   lab.echo();
 });
 afterEach(async () => {
-  agent.close();
-  mesh[Symbol.dispose]();
   ztunnel.kill();
   await ztunnel.exited;
   node.remove();
   cgroup.remove();
-  lab[Symbol.dispose]();
-});
-
-const addPod = (slot: number): Payload => ({
-  case: "add",
-  value: {
-    uid: `uid-${SIDES[slot]}`,
-    workloadInfo: { name: SIDES[slot]!, namespace: "ns", serviceAccount: SIDES[slot]! },
-    steeringSlot: slot,
-  },
+  nodeLab[Symbol.dispose]();
 });
 
 function newZtunnel(sameNode: string, workers = 1): Ztunnel {
   return cgroup.startProxy(() =>
-    lab.ztunnel("node", {
-      NODE_NAME: "node-1",
-      INPOD_UDS: join(lab.folder, "zds.sock"),
+    nodeLab.ztunnel({
       BPF_FS: node.bpffs,
       SAME_NODE: sameNode,
       ZTUNNEL_WORKER_THREADS: String(workers),
-      ...mesh.env,
     }),
   );
 }
@@ -78,16 +62,8 @@ async function start(sameNode = "direct", workers = 1): Promise<void> {
     .service("web", [VIP.ip])
     .workload("server", [SERVER_IP], { services: serves("web", APP_PORT) });
   ztunnel = newZtunnel(sameNode, workers);
-  await enrolAll(1);
+  await nodeLab.enrol(...POD_SIDES);
   node.capture();
-}
-
-async function enrolAll(connections: number): Promise<void> {
-  await agent.connected(connections);
-  for (const [slot, side] of SIDES.entries()) {
-    expect(await agent.send(addPod(slot), lab.fd(side))).toBe("");
-  }
-  expect(await agent.send(SNAPSHOT)).toBe("");
 }
 
 const flows = () => node.steering.direct.flows();
@@ -244,10 +220,10 @@ describe("what the mesh forbids", () => {
     });
   });
 
-  it.each(["client", "server"])("ends when the %s's pod leaves the mesh", async (side) => {
+  it.each(POD_SIDES)("ends when the %s's pod leaves the mesh", async (side) => {
     await start();
     const socket = await directSocket();
-    await agent.send({ case: "del", value: { uid: `uid-${side}` } });
+    await nodeLab.leave(side);
     await ended(socket);
   });
 });
@@ -301,7 +277,7 @@ describe("another ztunnel", () => {
     await ztunnel.exited;
     expect(await roundTrip(socket, "alone")).toBe("alone");
     ztunnel = newZtunnel("direct");
-    await enrolAll(2);
+    await nodeLab.enrol(...POD_SIDES);
     await ztunnel.untilJson("/connections", (list) =>
       (list as { protocol: string }[]).some(({ protocol }) => protocol === "DIRECT"),
     );

@@ -1,57 +1,32 @@
 // Connections that live while the mesh changes around them: what is forbidden now ends at once, with its
 // reason in the access line; everything else goes on.
 
-import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Action, Scope } from "@ambit/api/gen/istio/authorization_pb.ts";
 import { TunnelProtocol } from "@ambit/api/gen/istio/workload_pb.ts";
-import { FakeAgent, type Payload, SNAPSHOT } from "../src/testing/fake-agent.ts";
-import { ControlPlane } from "./control-plane.ts";
-import { CLIENT_IP, ended, Lab, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
+import { CLIENT_IP, ended, type Lab, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
+import { NodeLab, POD_SIDES, type PodSide } from "./node-lab.ts";
 
 const COMPLETE = { scope: "access", message: "connection complete" };
 /** From a change to the end of what it forbids. */
 const END_WITHIN_MS = 1_000;
 
-let lab: Lab;
-let agent: FakeAgent;
-let mesh: ControlPlane;
+let node: NodeLab;
 let ztunnel: Ztunnel;
 
 beforeEach(async () => {
-  lab = new Lab();
-  agent = new FakeAgent(join(lab.folder, "zds.sock"));
-  mesh = await ControlPlane.start(lab.fd("node"));
-  lab.echo();
+  node = await NodeLab.create();
+  node.lab.echo();
 });
-afterEach(() => {
-  agent.close();
-  mesh[Symbol.dispose]();
-  lab[Symbol.dispose]();
-});
-
-const addPod = (side: "client" | "server"): Payload => ({
-  case: "add",
-  value: {
-    uid: `uid-${side}`,
-    workloadInfo: { name: side, namespace: "ns", serviceAccount: side },
-  },
-});
+afterEach(() => node[Symbol.dispose]());
 
 /** Both workloads known; the pods named are enrolled, the client in plain text otherwise. */
-async function start(sameNode: string, ...enrolled: ("client" | "server")[]): Promise<void> {
+async function start(sameNode: string, ...enrolled: readonly PodSide[]): Promise<void> {
   const tunnelProtocol = enrolled.includes("client") ? TunnelProtocol.HBONE : TunnelProtocol.NONE;
-  mesh.workload("client", [CLIENT_IP], { tunnelProtocol }).workload("server", [SERVER_IP]);
-  ztunnel = lab.ztunnel("node", {
-    NODE_NAME: "node-1",
-    INPOD_UDS: join(lab.folder, "zds.sock"),
-    SAME_NODE: sameNode,
-    ...mesh.env,
-  });
-  await agent.connected();
-  for (const side of enrolled) expect(await agent.send(addPod(side), lab.fd(side))).toBe("");
-  expect(await agent.send(SNAPSHOT)).toBe("");
-  if (!enrolled.includes("client")) lab.stopRedirecting("client");
+  node.mesh.workload("client", [CLIENT_IP], { tunnelProtocol }).workload("server", [SERVER_IP]);
+  ztunnel = node.ztunnel({ SAME_NODE: sameNode });
+  await node.enrol(...enrolled);
+  if (!enrolled.includes("client")) node.lab.stopRedirecting("client");
 }
 
 const exact = (value: string) => ({ matchType: { case: "exact" as const, value } });
@@ -79,13 +54,13 @@ async function endsSoon(socket: Awaited<ReturnType<Lab["connect"]>>, change: () 
 
 describe.each(["local", "hbone"])("a live connection by the path %s", (path) => {
   it("survives policies that do not concern it and ends with the one that does", async () => {
-    await start(path, "client", "server");
-    const socket = await lab.connect();
+    await start(path, ...POD_SIDES);
+    const socket = await node.lab.connect();
     await roundTrip(socket, "hello");
-    mesh.policy("others", noCaller("somebody")).policy("strict", NO_PLAINTEXT);
+    node.mesh.policy("others", noCaller("somebody")).policy("strict", NO_PLAINTEXT);
     await untilPolicies(2);
     expect(await roundTrip(socket, "still")).toBe("still");
-    await endsSoon(socket, () => mesh.policy("client", noCaller("client")));
+    await endsSoon(socket, () => node.mesh.policy("client", noCaller("client")));
     const line = await ztunnel.line({ ...COMPLETE, direction: "inbound" });
     expect(line).toMatchObject({
       reason: "POLICY_CHANGED",
@@ -101,10 +76,10 @@ describe.each(["local", "hbone"])("a live connection by the path %s", (path) => 
   });
 
   it("ends when its destination is removed from the mesh", async () => {
-    await start(path, "client", "server");
-    const socket = await lab.connect();
+    await start(path, ...POD_SIDES);
+    const socket = await node.lab.connect();
     await roundTrip(socket, "hello");
-    await endsSoon(socket, () => mesh.removeWorkload("server"));
+    await endsSoon(socket, () => node.mesh.removeWorkload("server"));
     for (const direction of ["inbound", "outbound"]) {
       expect(await ztunnel.line({ ...COMPLETE, direction })).toMatchObject({
         reason: "WORKLOAD_REMOVED",
@@ -112,11 +87,11 @@ describe.each(["local", "hbone"])("a live connection by the path %s", (path) => 
     }
   });
 
-  it.each(["client", "server"] as const)("ends when the %s leaves the mesh", async (side) => {
-    await start(path, "client", "server");
-    const socket = await lab.connect();
+  it.each(POD_SIDES)("ends when the %s leaves the mesh", async (side) => {
+    await start(path, ...POD_SIDES);
+    const socket = await node.lab.connect();
     await roundTrip(socket, "hello");
-    await endsSoon(socket, () => agent.send({ case: "del", value: { uid: `uid-${side}` } }));
+    await endsSoon(socket, () => node.leave(side));
     const direction = side === "client" ? "outbound" : "inbound";
     expect(await ztunnel.line({ ...COMPLETE, direction })).toMatchObject({
       reason: "POD_REMOVED",
@@ -127,12 +102,12 @@ describe.each(["local", "hbone"])("a live connection by the path %s", (path) => 
 describe("a live connection in plain text", () => {
   it("ends when the server's mesh becomes strict", async () => {
     await start("local", "server");
-    const socket = await lab.connect();
+    const socket = await node.lab.connect();
     await roundTrip(socket, "hello");
-    mesh.policy("others", noCaller("client"));
+    node.mesh.policy("others", noCaller("client"));
     await untilPolicies(1);
     expect(await roundTrip(socket, "still")).toBe("still");
-    await endsSoon(socket, () => mesh.policy("strict", NO_PLAINTEXT));
+    await endsSoon(socket, () => node.mesh.policy("strict", NO_PLAINTEXT));
     expect(await ztunnel.line({ ...COMPLETE, direction: "inbound" })).toMatchObject({
       reason: "POLICY_CHANGED",
       path: "tcp",
@@ -143,11 +118,11 @@ describe("a live connection in plain text", () => {
 describe("a pod that leaves while its connection is being made", () => {
   it("does not wait for it", async () => {
     await start("local", "client");
-    lab.dropTo("server");
-    const dialing = lab.connect();
+    node.lab.dropTo("server");
+    const dialing = node.lab.connect();
     await ztunnel.untilConnections(1);
     const socket = await dialing;
-    await endsSoon(socket, () => agent.send({ case: "del", value: { uid: "uid-client" } }));
+    await endsSoon(socket, () => node.leave("client"));
     expect(await ztunnel.line({ ...COMPLETE, direction: "outbound" })).toMatchObject({
       reason: "POD_REMOVED",
     });
@@ -155,7 +130,7 @@ describe("a pod that leaves while its connection is being made", () => {
 });
 
 async function talk(): Promise<string> {
-  return roundTrip(await lab.connect(), "hello");
+  return roundTrip(await node.lab.connect(), "hello");
 }
 
 async function untilPolicies(count: number): Promise<void> {

@@ -1,45 +1,29 @@
 // A whole ztunnel that asks the control plane only for what connections need.
 
-import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { TunnelProtocol } from "@ambit/api/gen/istio/workload_pb.ts";
-import { FakeAgent, SNAPSHOT } from "../src/testing/fake-agent.ts";
-import { ControlPlane } from "./control-plane.ts";
-import { CLIENT_IP, Lab, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
+import { CLIENT_IP, roundTrip, SERVER_IP, type Ztunnel } from "./lab.ts";
+import { NodeLab } from "./node-lab.ts";
 
 const COMPLETE = { scope: "access", message: "connection complete" };
 
-let lab: Lab;
-let agent: FakeAgent;
-let mesh: ControlPlane;
+let node: NodeLab;
 let ztunnel: Ztunnel;
 
 beforeEach(async () => {
-  lab = new Lab();
-  agent = new FakeAgent(join(lab.folder, "zds.sock"));
-  mesh = await ControlPlane.start(lab.fd("node"));
-  lab.echo();
-  lab.stopRedirecting("server");
-  mesh.workload("client", [CLIENT_IP]).workload("stranger", ["10.78.0.9"], { node: "node-2" });
-  ztunnel = lab.ztunnel("node", {
-    NODE_NAME: "node-1",
-    INPOD_UDS: join(lab.folder, "zds.sock"),
+  node = await NodeLab.create();
+  node.lab.echo();
+  node.lab.stopRedirecting("server");
+  node.mesh.workload("client", [CLIENT_IP]);
+  node.mesh.workload("stranger", ["10.78.0.9"], { node: "node-2" });
+  ztunnel = node.ztunnel({
     XDS_ON_DEMAND: "true",
     ISTIO_META_DNS_CAPTURE: "false",
     ZTUNNEL_WORKER_THREADS: "2",
-    ...mesh.env,
   });
-  await agent.connected();
-  const workloadInfo = { name: "client", namespace: "ns", serviceAccount: "client" };
-  const add = { case: "add" as const, value: { uid: "uid-client", workloadInfo } };
-  expect(await agent.send(add, lab.fd("client"))).toBe("");
-  expect(await agent.send(SNAPSHOT)).toBe("");
+  await node.enrol("client");
 });
-afterEach(() => {
-  agent.close();
-  mesh[Symbol.dispose]();
-  lab[Symbol.dispose]();
-});
+afterEach(() => node[Symbol.dispose]());
 
 async function knownWorkloads(): Promise<string[]> {
   const dump = (await ztunnel.json("/config_dump")) as { workloads: { name: string }[] };
@@ -49,7 +33,7 @@ async function knownWorkloads(): Promise<string[]> {
 /** A connection to the echo server; its access line. */
 async function talk(): Promise<Readonly<Record<string, unknown>>> {
   const before = ztunnel.lines.length;
-  const socket = await lab.connect();
+  const socket = await node.lab.connect();
   expect(await roundTrip(socket, "hello")).toBe("hello");
   socket.end();
   await ztunnel.line(COMPLETE);
@@ -58,7 +42,7 @@ async function talk(): Promise<Readonly<Record<string, unknown>>> {
 
 describe("a ztunnel that asks on demand", () => {
   it("knows its own node, and what was dialed", async () => {
-    mesh.workload("server", [SERVER_IP], {
+    node.mesh.workload("server", [SERVER_IP], {
       node: "node-2",
       tunnelProtocol: TunnelProtocol.NONE,
     });
@@ -68,7 +52,7 @@ describe("a ztunnel that asks on demand", () => {
   });
 
   it("explains what it has to ask for first", async () => {
-    mesh.workload("server", [SERVER_IP], { node: "node-2" });
+    node.mesh.workload("server", [SERVER_IP], { node: "node-2" });
     const query = `source=ns/client&destination=${SERVER_IP}:80`;
     expect(await ztunnel.json(`/explain?${query}`)).toMatchObject({
       path: "hbone",
