@@ -2,7 +2,7 @@
 /*
  * Redirection of pods' traffic into ztunnel. The programs at the node's cgroup serve all pods of the node
  * and look up which pod a socket lives in; `steer` is loaded once per pod and attached to its network
- * namespace; `proxy_sockops` is attached to ztunnel's own cgroup.
+ * namespace; `proxy_sockops` is attached to ztunnel's own cgroup, `kubelet_sockops` to kubelet's.
  */
 #include "include/connect.h"
 #include "include/direct_flows.h"
@@ -194,16 +194,28 @@ int proxy_sockops(struct bpf_sock_ops *ctx)
 {
 	struct pass_key key = {};
 
-	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
-	    (ctx->op != BPF_SOCK_OPS_STATE_CB || ctx->args[1] != BPF_TCP_CLOSE))
-		return 1;
-	if (!find_slot(bpf_get_netns_cookie(ctx), &key.slot))
+	if (!opens_or_closes(ctx) || !find_slot(bpf_get_netns_cookie(ctx), &key.slot))
 		return 1;
 	outgoing(ctx, &key);
-	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		proxy_connects(ctx, &key);
-	else
-		proxy_closes(ctx, &key);
+	keep_pass(ctx, &passes, &key);
+	return 1;
+}
+
+/* At kubelet's cgroup: what it opens from the node itself to a pod of the node is a probe. */
+SEC("sockops")
+int kubelet_sockops(struct bpf_sock_ops *ctx)
+{
+	struct pass_key key = {};
+	__u32 *slot;
+
+	if (!opens_or_closes(ctx) || bpf_get_netns_cookie(ctx) != settings.node_netns)
+		return 1;
+	outgoing(ctx, &key);
+	slot = bpf_map_lookup_elem(&probe_targets, &key.destination);
+	if (!slot)
+		return 1;
+	key.slot = *slot;
+	keep_pass(ctx, &probes, &key);
 	return 1;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Passes: when ztunnel connects to the application of a pod, from the client's address, exactly that
- * connection may reach the application past steer.h. A pass is written before the SYN leaves and works once:
- * it goes when the application's side is established, or when ztunnel's socket closes.
+ * Passes: when ztunnel connects to the application of a pod, from the client's address, or kubelet to probe it,
+ * exactly that connection may reach the application past steer.h. A pass is written before the SYN leaves and
+ * works once: it goes when the application's side is established, or when the socket that opened it closes.
  */
 #ifndef AMBIT_SOCKOPS_H
 #define AMBIT_SOCKOPS_H
@@ -49,13 +49,14 @@ static __always_inline void outgoing(struct bpf_sock_ops *ctx, struct pass_key *
 	key->destination_port = remote_port(ctx);
 }
 
-static __always_inline void proxy_connects(struct bpf_sock_ops *ctx, struct pass_key *key)
+/* `map`: `passes` or `probes`. */
+static __always_inline void give_pass(struct bpf_sock_ops *ctx, void *map, struct pass_key *key)
 {
 	struct pass pass = {.cookie = bpf_get_socket_cookie(ctx)};
 
 	if (!is_own(key->slot, &key->destination))
 		return;
-	if (bpf_map_update_elem(&passes, key, &pass, BPF_ANY)) {
+	if (bpf_map_update_elem(map, key, &pass, BPF_ANY)) {
 		count(COUNT_PASS_INSERT_FAILED);
 		return;
 	}
@@ -65,14 +66,30 @@ static __always_inline void proxy_connects(struct bpf_sock_ops *ctx, struct pass
 }
 
 /* Of this socket only: another one may use the same tuple by now. */
-static __always_inline void proxy_closes(struct bpf_sock_ops *ctx, struct pass_key *key)
+static __always_inline void take_pass_back(struct bpf_sock_ops *ctx, void *map,
+					   struct pass_key *key)
 {
-	struct pass *pass = bpf_map_lookup_elem(&passes, key);
+	struct pass *pass = bpf_map_lookup_elem(map, key);
 
 	if (!pass || pass->cookie != bpf_get_socket_cookie(ctx))
 		return;
-	if (!bpf_map_delete_elem(&passes, key))
+	if (!bpf_map_delete_elem(map, key))
 		count(COUNT_PASS_EXPIRED);
+}
+
+/* What opens connections that get passes calls this when it connects, and when it closes. */
+static __always_inline void keep_pass(struct bpf_sock_ops *ctx, void *map, struct pass_key *key)
+{
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		give_pass(ctx, map, key);
+	else
+		take_pass_back(ctx, map, key);
+}
+
+static __always_inline int opens_or_closes(struct bpf_sock_ops *ctx)
+{
+	return ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB ||
+	       (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE);
 }
 
 static __always_inline void application_accepts(struct bpf_sock_ops *ctx, __u32 slot)
@@ -83,7 +100,7 @@ static __always_inline void application_accepts(struct bpf_sock_ops *ctx, __u32 
 	local_address(ctx, &key.destination);
 	key.source_port = remote_port(ctx);
 	key.destination_port = local_port(ctx);
-	if (!bpf_map_delete_elem(&passes, &key))
+	if (!bpf_map_delete_elem(&passes, &key) || !bpf_map_delete_elem(&probes, &key))
 		count(COUNT_PASS_CONSUMED);
 }
 

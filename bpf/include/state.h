@@ -27,6 +27,8 @@
 #define ADDRESSES_MAX 8192
 /* One per connection that ztunnel is just opening to an application: freed when it is accepted. */
 #define PASSES_MAX 65536
+/* One per probe that kubelet is just opening: a few seconds' for a full node, were none answered. */
+#define PROBES_MAX 4096
 /* One, two during an upgrade, and room for cgroups not yet collected. */
 #define PROXIES_MAX 16
 
@@ -196,6 +198,22 @@ struct {
 	__type(value, struct pass);
 } passes SEC(".maps");
 
+/* Where kubelet may probe: addresses of enrolled pods, with their slots. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESSES_MAX);
+	__type(key, struct address);
+	__type(value, __u32);
+} probe_targets SEC(".maps");
+
+/* The same as passes, for what kubelet opens. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PROBES_MAX);
+	__type(key, struct pass_key);
+	__type(value, struct pass);
+} probes SEC(".maps");
+
 /* Until when ztunnel is alive, as ktime in ns; 0: nobody has taken the lease. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -221,6 +239,7 @@ struct {
 
 /* Constants of one loaded instance. One struct: clang orders separate variables by first use. */
 const volatile struct settings {
+	__u64 node_netns; /* cookie of the node's own namespace: where kubelet's probes are made */
 	__u32 slot; /* of the pod whose namespace a `steer` is attached to */
 	enum counter counters; /* how many; keeps their names among the object's types */
 	struct ended_flow ended[0]; /* keeps the structure among the object's types */

@@ -27,7 +27,7 @@ static __always_inline void lookup_addresses(struct bpf_sk_lookup *ctx, struct a
 	remote->word[3] = read_field(ctx->remote_ip6[3]);
 }
 
-/* 169.254.7.127 and fd16:9254:7127:1337:ffff:ffff:ffff:ffff: the node's own, for kubelet's probes. */
+/* 169.254.7.127 and fd16:9254:7127:1337:ffff:ffff:ffff:ffff: what probes are translated to come from. */
 static __always_inline int is_probe(const struct address *ip)
 {
 	if (is_ipv4(ip))
@@ -49,8 +49,9 @@ static __always_inline int comes_directly(struct bpf_sk_lookup *ctx, const struc
 	return is_direct(settings.slot, &key);
 }
 
-static __always_inline int has_pass(struct bpf_sk_lookup *ctx, const struct address *local,
-				    const struct address *remote)
+/* `map`: `passes` or `probes`. */
+static __always_inline int has_pass(struct bpf_sk_lookup *ctx, void *map,
+				    const struct address *local, const struct address *remote)
 {
 	struct pass_key key = {
 		.source = *remote,
@@ -60,7 +61,7 @@ static __always_inline int has_pass(struct bpf_sk_lookup *ctx, const struct addr
 		.slot = settings.slot,
 	};
 
-	return bpf_map_lookup_elem(&passes, &key) != 0;
+	return bpf_map_lookup_elem(map, &key) != 0;
 }
 
 static __always_inline int give_to(struct bpf_sk_lookup *ctx, __u32 role)
@@ -105,7 +106,7 @@ static __always_inline int steer_tcp(struct bpf_sk_lookup *ctx)
 		return give_to(ctx, ROLE_HBONE);
 	if (!(pod->flags & SLOT_INBOUND))
 		return SK_PASS;
-	if (is_probe(&remote)) {
+	if (is_probe(&remote) || has_pass(ctx, &probes, &local, &remote)) {
 		count(COUNT_PASSED_PROBE);
 		return SK_PASS;
 	}
@@ -113,7 +114,7 @@ static __always_inline int steer_tcp(struct bpf_sk_lookup *ctx)
 		count(COUNT_DIRECT_PASSED);
 		return SK_PASS;
 	}
-	if (has_pass(ctx, &local, &remote)) {
+	if (has_pass(ctx, &passes, &local, &remote)) {
 		count(COUNT_PASSED_PROXY);
 		return SK_PASS;
 	}

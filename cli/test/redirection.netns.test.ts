@@ -30,7 +30,7 @@ describe.skipIf((process.env["PEER_ZTUNNELS"] ?? "") !== "")("the local mesh red
     lab = new Lab();
     await lab.up(SHOP, "--redirection", "auto");
     expect(await backends()).toEqual(["ebpf", "ebpf"]);
-    expect(traces()).toHaveLength(3);
+    expect(traces()).toHaveLength(4);
     expect(await lab.must("local", "status")).toMatch(/node-1 .* ebpf /);
     expect(await lab.reach("client.shop", "http://far/")).toBe("reached");
     await lab.must("local", "down");

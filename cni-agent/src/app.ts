@@ -107,13 +107,7 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
     onRulesTouched: (key) => reconciler.onRulesTouched(key),
     onRepaired: () => metrics.repairs.inc(),
   });
-  const metrics = agentMetrics({
-    ztunnels: () => zds?.connected ?? 0,
-    pods: () => mesh.size,
-    provenPods: () => mesh.provenCount,
-    redirection: () => choice.current,
-    bpfEvents: () => choice.counters(),
-  });
+  const metrics = buildMetrics(choice, mesh, () => zds?.connected ?? 0);
   const repair = new PodRepair({
     options: config.repair,
     editor: annotator,
@@ -132,6 +126,11 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
     log: log.scope("pods"),
     metrics,
     auditIntervalMs: config.auditIntervalMs,
+    onAudit: () => choice.refreshProbes(),
+  });
+  choice.onProbesChanged(() => {
+    reporter.report(choice);
+    reconciler.onProbesChanged();
   });
   const listen = () => {
     zds = new ZdsServer({
@@ -141,7 +140,7 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
       log: log.scope("zds"),
       onNewest: (ztunnel) => {
         if (choice.onZtunnel(ztunnel)) reconciler.onRedirectionChanged();
-        reporter.report(choice.current);
+        reporter.report(choice);
       },
       onSynced: () => reconciler.onZtunnel(),
       onRejected: (uid, error) => reconciler.onRejected(uid, error),
@@ -155,6 +154,17 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
   return { reconciler, metrics, listen, stop };
 }
 
+function buildMetrics(choice: RedirectionChoice, mesh: PodMesh, ztunnels: () => number) {
+  return agentMetrics({
+    ztunnels,
+    pods: () => mesh.size,
+    provenPods: () => mesh.provenCount,
+    redirection: () => choice.current,
+    probes: () => choice.probes,
+    bpfEvents: () => choice.counters(),
+  });
+}
+
 function reportRedirection(
   config: Config,
   log: Log,
@@ -166,7 +176,7 @@ function reportRedirection(
     nodeName: config.nodeName,
     log: log.scope("redirection"),
   });
-  reporter.report(choice.current);
+  reporter.report(choice);
   return reporter;
 }
 

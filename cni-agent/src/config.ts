@@ -27,6 +27,8 @@ export interface Config {
   readonly bpfFs: string;
   /** The cgroup that holds the node's pods, this agent and ztunnel; undefined: the node's root. */
   readonly cgroup: string | undefined;
+  /** The cgroup of the node's kubelet, whose sockets may probe pods; undefined: found by its process. */
+  readonly kubeletCgroup: string | undefined;
   /** The kind of iptables where iptables is used; undefined: the one that the node uses. */
   readonly iptablesKind: "nft" | "legacy" | undefined;
   /** Whose sockets on the node may probe pods; undefined: any of the node's own. */
@@ -89,6 +91,7 @@ export function parseConfig(env: Environment): Config {
     redirection: read.oneOf("REDIRECTION", ["auto", "ebpf", "nftables", "iptables"], "auto"),
     bpfFs: read.text("BPF_FS", DEFAULT_BPF_FS),
     cgroup: read.text("NODE_CGROUP"),
+    kubeletCgroup: read.text("KUBELET_CGROUP"),
     iptablesKind: forcedIptables(read),
     probeUid: probeUid < 0 ? undefined : probeUid,
     reconcileRulesAtStart: read.flag("AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true),

@@ -1,7 +1,7 @@
 // The agent's metrics: Istio's names where Istio has them.
 
 import { Metrics } from "@ambit/common/telemetry/metrics.ts";
-import type { Choice } from "./rules/redirection-choice.ts";
+import type { Choice, ProbeChoice } from "./rules/redirection-choice.ts";
 
 export interface AgentMetrics {
   readonly registry: Metrics;
@@ -17,6 +17,7 @@ export interface AgentGauges {
   readonly pods: () => number;
   readonly provenPods: () => number;
   readonly redirection: () => Choice;
+  readonly probes: () => ProbeChoice;
   /** What the BPF programs counted, by event. */
   readonly bpfEvents: () => ReadonlyMap<string, number>;
 }
@@ -25,6 +26,7 @@ export function agentMetrics(gauges: AgentGauges): AgentMetrics {
   const { ztunnels, pods, provenPods } = gauges;
   const registry = new Metrics();
   addRedirection(registry, gauges);
+  addProbes(registry, gauges);
   registry.gauge("ztunnel_connected", "Connected ztunnels", [], (gauge) => gauge.set(ztunnels()));
   registry.gauge("ambit_cni_enrolled_pods", "Pods of this node in the mesh", [], (gauge) =>
     gauge.set(pods()),
@@ -51,6 +53,28 @@ export function agentMetrics(gauges: AgentGauges): AgentMetrics {
       "code",
     ]),
   };
+}
+
+function addProbes(registry: Metrics, { probes }: AgentGauges): void {
+  registry.gauge(
+    "ambit_cni_probe_exemption",
+    "1 for how kubelet's probes are known: by its sockets, or by translated addresses",
+    ["by"],
+    (gauge) => {
+      gauge.reset();
+      gauge.labels(probes().by).set(1);
+    },
+  );
+  registry.gauge(
+    "ambit_cni_probe_exemption_fallback",
+    "1 while kubelet's sockets cannot be known, by the check that failed",
+    ["check"],
+    (gauge) => {
+      gauge.reset();
+      const { fallback } = probes();
+      if (fallback !== undefined) gauge.labels(fallback.check).set(1);
+    },
+  );
 }
 
 function addRedirection(registry: Metrics, { redirection, bpfEvents }: AgentGauges): void {

@@ -2,8 +2,14 @@
 
 import { FolderStore } from "@ambit/common/resources/folder-store.ts";
 import type { Home } from "../local/home.ts";
-import { isEnrolled, isReady, podIps, REDIRECTION_CONDITION } from "../local/pod-facts.ts";
-import { type PodEntry, requireRunning } from "../local/run-file.ts";
+import {
+  isEnrolled,
+  isReady,
+  podIps,
+  PROBES_CONDITION,
+  REDIRECTION_CONDITION,
+} from "../local/pod-facts.ts";
+import { type PodEntry, requireRunning, type RunFile } from "../local/run-file.ts";
 import { serviceIps } from "../local/services.ts";
 import { type OutputFormat, printJson, renderTable } from "../output/table.ts";
 
@@ -20,26 +26,13 @@ export function showStatus(home: Home, format: OutputFormat): void {
     clusterIPs: serviceIps(service),
     ports: (service.spec.ports ?? []).map(({ port, protocol }) => `${port}/${protocol}`),
   }));
-  const nodes = run.nodes.map((node) => ({
-    ...node,
-    redirection: redirectionOf(store, node.name),
-  }));
+  const nodes = run.nodes.map((node) => describeNode(node, store));
   if (format === "json") return printJson({ home: home.root, ...run, nodes, pods, services });
   console.log(
     `mesh ${run.state}, supervisor ${run.pid}, redirection ${run.redirection}, ${home.root}`,
   );
   const tables = [
-    renderTable(
-      [
-        { title: "NODE", text: ({ name }) => name },
-        { title: "NETNS", text: ({ netns }) => netns },
-        { title: "ADDRESSES", text: ({ ips }) => ips.join(",") },
-        { title: "PODS", text: ({ podCidrs }) => podCidrs.join(",") },
-        { title: "REDIRECTION", text: ({ redirection }) => redirection.backend },
-        { title: "WHY", text: ({ redirection }) => redirection.reason },
-      ],
-      nodes,
-    ),
+    nodeTable(nodes),
     renderTable(
       [
         { title: "PROGRAM", text: ({ name }) => name },
@@ -78,11 +71,38 @@ export function showStatus(home: Home, format: OutputFormat): void {
   console.log(`\n${tables.join("\n\n")}`);
 }
 
-/** What the node agent says of how it captures, and why not by eBPF. */
-function redirectionOf(store: FolderStore, name: string): { backend: string; reason?: string } {
+function describeNode(node: RunFile["nodes"][number], store: FolderStore) {
+  return {
+    ...node,
+    redirection: wayOf(store, node.name, REDIRECTION_CONDITION),
+    probes: wayOf(store, node.name, PROBES_CONDITION),
+  };
+}
+
+function nodeTable(nodes: readonly ReturnType<typeof describeNode>[]): string {
+  return renderTable(
+    [
+      { title: "NODE", text: ({ name }) => name },
+      { title: "NETNS", text: ({ netns }) => netns },
+      { title: "ADDRESSES", text: ({ ips }) => ips.join(",") },
+      { title: "PODS", text: ({ podCidrs }) => podCidrs.join(",") },
+      { title: "REDIRECTION", text: ({ redirection }) => redirection.backend },
+      { title: "PROBES", text: ({ probes }) => probes.backend },
+      { title: "WHY", text: ({ redirection, probes }) => redirection.reason ?? probes.reason },
+    ],
+    nodes,
+  );
+}
+
+/** What the node agent says of how it captures, or knows probes, and why not in the better way. */
+function wayOf(
+  store: FolderStore,
+  name: string,
+  subject: string,
+): { backend: string; reason?: string } {
   const node = store.get({ kind: "Node", namespace: "", name });
   const conditions = node?.kind === "Node" ? (node.status?.conditions ?? []) : [];
-  const condition = conditions.find(({ type }) => type === REDIRECTION_CONDITION);
+  const condition = conditions.find(({ type }) => type === subject);
   if (condition === undefined) return { backend: "unknown" };
   const { reason = "unknown", message = "" } = condition;
   return { backend: reason.toLowerCase(), ...(message !== "" && { reason: message }) };

@@ -4,7 +4,7 @@
 import { resolve } from "node:path";
 import { ISTIOD, nodeAddress } from "./addresses.ts";
 import { componentLog, fabricNetns, type Home } from "./home.ts";
-import { agentCgroup, nodeCgroup, ztunnelCgroup } from "./node-cgroups.ts";
+import { agentCgroup, kubeletCgroup, nodeCgroup, ztunnelCgroup } from "./node-cgroups.ts";
 import type { NodePlace } from "./kubelet.ts";
 import { TOKEN_ISSUER } from "./tokens.ts";
 
@@ -120,6 +120,7 @@ export function cniAgent(home: Home, node: NodePlace, options: MeshOptions): Com
       REDIRECTION: redirection === "auto" && !ebpf ? "nftables" : redirection,
       BPF_FS: home.bpf,
       NODE_CGROUP: nodeCgroup(home, node.name),
+      KUBELET_CGROUP: kubeletCgroup(home),
     },
   };
 }

@@ -33,7 +33,14 @@ import { fabricNetns, type Home, netnsPath, nodeNetns } from "./home.ts";
 import { Kubelet, type NodePlace } from "./kubelet.ts";
 import { findLeftovers, removeLeftovers } from "./leftovers.ts";
 import { resolveName } from "./names.ts";
-import { createNodeCgroups, findNodeCgroups, removeBpffs, removeCgroup } from "./node-cgroups.ts";
+import {
+  type CgroupStay,
+  createNodeCgroups,
+  enterKubeletCgroup,
+  findMeshCgroups,
+  removeBpffs,
+  removeCgroup,
+} from "./node-cgroups.ts";
 import { isReady, isStatic, isTerminal } from "./pod-facts.ts";
 import { type Resolver, startResolver } from "./resolver.ts";
 import { readRunFile, type RunFile, startTicks, writeRunFile } from "./run-file.ts";
@@ -79,6 +86,8 @@ export class LocalMesh {
   readonly #handles: NetnsHandle[] = [];
   /** Nodes that have cgroups of their own. */
   readonly #ebpfNodes = new Set<string>();
+  /** While this process plays the kubelet of nodes that may use eBPF. */
+  #asKubelet: CgroupStay | undefined;
   readonly #startedAt = new Date().toISOString();
   #source: FolderSource | undefined;
   #kubelet: Kubelet | undefined;
@@ -141,6 +150,7 @@ export class LocalMesh {
     for (const handle of this.#handles.splice(0)) handle.close();
     this.#runFile?.cancel();
     await removeLeftovers(findLeftovers(home.prefix));
+    this.#asKubelet?.[Symbol.dispose]();
     await removeKernelState(home);
     clearHome(home, { keepLogs: true });
   }
@@ -182,6 +192,7 @@ export class LocalMesh {
     try {
       createNodeCgroups(home, name);
       ensureBpffs(home.bpf);
+      this.#asKubelet ??= enterKubeletCgroup(home);
       this.#ebpfNodes.add(name);
     } catch (error) {
       report(`${name} is not prepared for eBPF: ${errorMessage(error)}`);
@@ -219,7 +230,8 @@ export class LocalMesh {
     const { home, clock, settings } = this.#dependencies;
     const { name, node, netns, command, log } = component;
     const files = this.#writeEtc(node);
-    const cgroup = this.#ebpfNodes.has(node ?? "") ? component.cgroup : undefined;
+    const own = this.#ebpfNodes.has(node ?? "") ? component.cgroup : undefined;
+    const cgroup = own ?? this.#asKubelet?.home;
     const spec = {
       command: enterCommand({ netns, ...files, workingDir: home.root, cgroup }, command),
       env: { ...settings, ...component.env },
@@ -403,7 +415,7 @@ export async function cleanUp(home: Home): Promise<string | undefined> {
 
 /** Programs, maps and cgroups, once nothing runs that uses them. */
 async function removeKernelState(home: Home): Promise<void> {
-  for (const folder of findNodeCgroups(home)) await removeCgroup(folder);
+  for (const folder of findMeshCgroups(home)) await removeCgroup(folder);
   removeBpffs(home.bpf);
 }
 

@@ -1,12 +1,13 @@
 // A cgroup per node, as a Kubernetes node has one: redirection by eBPF attaches its programs there, and tells
-// ztunnel's sockets from the pods' by the cgroup below that each runs in. Only where eBPF may be used.
+// ztunnel's sockets from the pods' by the cgroup below that each runs in. One more for this process, which
+// plays the kubelet of every node: by it probes are known. Only where eBPF may be used.
 
-import { mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { errorCode } from "@ambit/common/process/errors.ts";
 import { isBpffs } from "@ambit/common/sys/bpffs.ts";
-import { findCgroup2 } from "@ambit/common/sys/cgroup.ts";
+import { cgroupOfProcess, findCgroup2 } from "@ambit/common/sys/cgroup.ts";
 import { callUnmount } from "@ambit/common/sys/libc.ts";
 import type { Home } from "./home.ts";
 import { sendSignal } from "./leftovers.ts";
@@ -33,6 +34,34 @@ export function podCgroup(home: Home, node: string, namespace: string, name: str
   return join(nodeCgroup(home, node), "pods", `${namespace}.${name}`);
 }
 
+/** Where the process is that probes pods, and nothing else that opens connections from a node. */
+export function kubeletCgroup(home: Home): string {
+  return join(findCgroup2() ?? "/sys/fs/cgroup", `${home.prefix}kubelet`);
+}
+
+/** A stay in another cgroup; ends where it began. */
+export interface CgroupStay extends Disposable {
+  /** The folder of the cgroup to go back to. */
+  readonly home: string;
+}
+
+/** Moves this process to kubelet's cgroup. Throws where that is not allowed, or without cgroup v2. */
+export function enterKubeletCgroup(home: Home): CgroupStay {
+  const mount = findCgroup2();
+  if (mount === undefined) throw new Error("no cgroup v2 is mounted");
+  const before = cgroupOfProcess(mount, "self");
+  const folder = kubeletCgroup(home);
+  const move = (to: string) => writeFileSync(join(to, "cgroup.procs"), `${process.pid}`);
+  mkdirSync(folder, { recursive: true });
+  move(folder);
+  let inside = true;
+  const leave = () => {
+    if (inside) move(before);
+    inside = false;
+  };
+  return { home: before, [Symbol.dispose]: leave };
+}
+
 /** Makes a node's cgroups. Throws where that is not allowed, or without cgroup v2. */
 export function createNodeCgroups(home: Home, node: string): void {
   if (findCgroup2() === undefined) throw new Error("no cgroup v2 is mounted");
@@ -42,13 +71,13 @@ export function createNodeCgroups(home: Home, node: string): void {
   }
 }
 
-/** The cgroups of this mesh's nodes, whoever made them. */
-export function findNodeCgroups(home: Home): string[] {
+/** The cgroups of this mesh, whoever made them. */
+export function findMeshCgroups(home: Home): string[] {
   const mount = findCgroup2();
   if (mount === undefined) return [];
   return readdirSync(mount)
     .filter((name) => name.startsWith(home.prefix))
-    .filter((name) => /^node-\d+$/.test(name.slice(home.prefix.length)))
+    .filter((name) => /^(node-\d+|kubelet)$/.test(name.slice(home.prefix.length)))
     .map((name) => join(mount, name));
 }
 

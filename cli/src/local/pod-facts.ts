@@ -11,6 +11,7 @@ export const STATIC_ANNOTATION = "ambit.io/static";
 export const REDIRECTION_ANNOTATION = "ambient.istio.io/redirection";
 /** The node agent's, on nodes: its reason is how pods are captured, its message why not by eBPF. */
 export const REDIRECTION_CONDITION = "ambit.io/Redirection";
+export const PROBES_CONDITION = "ambit.io/Probes";
 const DATAPLANE_MODE = "istio.io/dataplane-mode";
 const SIDECAR_ANNOTATION = "sidecar.istio.io/status";
 /** The node agent's default EXCLUDE_NAMESPACES. */

@@ -110,6 +110,13 @@ export class PodMesh implements PodDirectory {
     return this.#entries.get(uid)?.leavingSinceMs !== undefined;
   }
 
+  /** The slot that captures the pod; undefined where its addresses are translated, or nothing is yet. */
+  capturingSlot(uid: string): number | undefined {
+    const entry = this.#entries.get(uid);
+    if (entry?.netns === undefined || entry.installed === undefined) return undefined;
+    return this.#options.backend.capturingSlot(entry.netns, entry.installed);
+  }
+
   /** The enrolled pod of that name, which may be one that was since replaced. */
   entriesOf(key: string): PodView[] {
     return [...this.#entries.values()].map(({ pod }) => pod).filter((pod) => pod.key === key);
@@ -153,7 +160,7 @@ export class PodMesh implements PodDirectory {
       await this.#tellZtunnel(entry);
       await this.#options.backend.settle(entry.netns!, entry.installed!);
       await this.#prove(entry);
-      await this.#options.probes.set(pod.uid, pod.ips);
+      await this.#exemptProbes(entry);
       await this.#annotate(pod, ENROLLED);
       entry.enabled = true;
       if (!wasEnabled) this.#options.log.info("pod enrolled", at(pod));
@@ -320,6 +327,9 @@ export class PodMesh implements PodDirectory {
     if (isDeepStrictEqual(entry.installed, wanted)) return;
     entry.installed = undefined;
     entry.proven = false;
+    // Before its addresses are translated: then a probe is known by another address only.
+    const translated = backend.slotOf(entry.netns!, wanted) === undefined;
+    if (translated && entry.slot !== undefined) await this.#exemptProbes(entry);
     entry.installing = true;
     let way: number;
     try {
@@ -347,6 +357,10 @@ export class PodMesh implements PodDirectory {
     if (entry.proven) return;
     await this.#options.prover.prove(entry.pod, entry.netns!, entry.installed!.ipv6);
     entry.proven = true;
+  }
+
+  async #exemptProbes({ pod }: Entry): Promise<void> {
+    await this.#options.probes.set(pod.uid, pod.ips, this.capturingSlot(pod.uid));
   }
 
   async #annotate(pod: PodView, marks: PodMarks): Promise<void> {

@@ -35,7 +35,7 @@ describe("probe exemption", () => {
   it("keeps each pod's addresses as they are now", async () => {
     await probes.set("a", [ONE, TWO]);
     await probes.set("a", [TWO]);
-    expect(kernel).toEqual(new Map([[TWO, "a"]]));
+    expect(kernel).toEqual(new Map([[TWO, { uid: "a" }]]));
     await probes.remove("a");
     expect(kernel).toEqual(new Map());
   });
@@ -44,19 +44,19 @@ describe("probe exemption", () => {
     await probes.set("old", [ONE]);
     await probes.set("new", [ONE]);
     await probes.remove("old");
-    expect(kernel).toEqual(new Map([[ONE, "new"]]));
+    expect(kernel).toEqual(new Map([[ONE, { uid: "new" }]]));
   });
 
   it("does not prune at start when the picture is incomplete", async () => {
-    kernel = new Map([[ONE, "unknown"]]);
-    await probes.start(new Map([[TWO, "b"]]), false);
+    kernel = new Map([[ONE, { uid: "unknown" }]]);
+    await probes.start(new Map([[TWO, { uid: "b" }]]), false);
     expect(kernel.size).toBe(2);
   });
 
   it("prunes at start when it is complete", async () => {
-    kernel = new Map([[ONE, "stale"]]);
-    await probes.start(new Map([[TWO, "b"]]), true);
-    expect(kernel).toEqual(new Map([[TWO, "b"]]));
+    kernel = new Map([[ONE, { uid: "stale" }]]);
+    await probes.start(new Map([[TWO, { uid: "b" }]]), true);
+    expect(kernel).toEqual(new Map([[TWO, { uid: "b" }]]));
   });
 
   it("writes once for many pods that come together, and not at all for no change", async () => {
@@ -67,10 +67,20 @@ describe("probe exemption", () => {
     expect(writes).toBe(1);
   });
 
+  it("writes again when the pod is captured in another way, or the node knows probes in another", async () => {
+    await probes.set("a", [ONE]);
+    await probes.set("a", [ONE], 7);
+    expect(kernel).toEqual(new Map([[ONE, { uid: "a", slot: 7 }]]));
+    await probes.set("a", [ONE], 7);
+    expect(writes).toBe(2);
+    await probes.renew();
+    expect(writes).toBe(3);
+  });
+
   it("tells of a failed write and writes the whole set the next time", async () => {
     failNext = true;
     await expect(probes.set("a", [ONE])).rejects.toThrow("no nft");
     await probes.set("a", [ONE]);
-    expect(kernel).toEqual(new Map([[ONE, "a"]]));
+    expect(kernel).toEqual(new Map([[ONE, { uid: "a" }]]));
   });
 });

@@ -2,12 +2,13 @@
 // write also mends what others changed. An address belongs to the pod that claimed it last: a late
 // removal never takes it from its new owner.
 
+import { isDeepStrictEqual } from "node:util";
 import type { Ip } from "@ambit/common/net/ip.ts";
-import type { ProbeTargets, RedirectionBackend } from "../rules/backend.ts";
+import type { ProbeTarget, ProbeTargets, RedirectionBackend } from "../rules/backend.ts";
 
 export class ProbeExemption {
   readonly #backend: RedirectionBackend;
-  readonly #targets = new Map<Ip, string>();
+  readonly #targets = new Map<Ip, ProbeTarget>();
   #written: ProbeTargets | undefined;
   #writing: Promise<void> = Promise.resolve();
 
@@ -21,16 +22,22 @@ export class ProbeExemption {
    */
   async start(targets: ProbeTargets, complete: boolean): Promise<void> {
     const kept = complete ? [] : await this.#backend.readHost();
-    for (const [ip, uid] of [...kept, ...targets]) this.#targets.set(ip, uid);
+    for (const [ip, target] of [...kept, ...targets]) this.#targets.set(ip, target);
     await this.#write();
   }
 
-  /** Makes `ips` the pod's only exempt addresses. */
-  async set(uid: string, ips: readonly Ip[]): Promise<void> {
+  /** Makes `ips` the pod's only exempt addresses; `slot`: what captures the pod, where that is eBPF. */
+  async set(uid: string, ips: readonly Ip[], slot?: number): Promise<void> {
     for (const [ip, owner] of this.#targets) {
-      if (owner === uid && !ips.includes(ip)) this.#targets.delete(ip);
+      if (owner.uid === uid && !ips.includes(ip)) this.#targets.delete(ip);
     }
-    for (const ip of ips) this.#targets.set(ip, uid);
+    for (const ip of ips) this.#targets.set(ip, { uid, slot });
+    await this.#write();
+  }
+
+  /** The way in which the node exempts probes has changed. */
+  async renew(): Promise<void> {
+    this.#written = undefined;
     await this.#write();
   }
 
@@ -58,5 +65,5 @@ export class ProbeExemption {
 }
 
 function sameTargets(a: ProbeTargets, b: ProbeTargets): boolean {
-  return a.size === b.size && [...a].every(([ip, uid]) => b.get(ip) === uid);
+  return a.size === b.size && [...a].every(([ip, target]) => isDeepStrictEqual(b.get(ip), target));
 }

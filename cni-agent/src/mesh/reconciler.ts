@@ -16,6 +16,7 @@ import type { PodMesh } from "./pod-mesh.ts";
 import type { PodView } from "./pod-view.ts";
 import type { ProbeExemption } from "./probe-exemption.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
+import type { ProbeTarget } from "../rules/backend.ts";
 
 /** When rules are touched they are looked at at once, and then not again for this long. */
 export const TOUCH_PAUSE_MS = 250;
@@ -31,6 +32,8 @@ export interface ReconcilerOptions {
   readonly repair: PodRepair;
   /** How often every enrolled pod is looked at: rules compared, capture proven. */
   readonly auditIntervalMs: number;
+  /** As often, for what concerns the node itself. */
+  onAudit(): void;
 }
 
 export class Reconciler {
@@ -76,7 +79,10 @@ export class Reconciler {
         }),
       ),
     );
-    const targets = enrolled.flatMap((pod) => pod.ips.map((ip): [Ip, string] => [ip, pod.uid]));
+    const targets = enrolled.flatMap(({ ips, uid }) => {
+      const target = { uid, slot: mesh.capturingSlot(uid) };
+      return ips.map((ip): [Ip, ProbeTarget] => [ip, target]);
+    });
     const complete = enrolled.every(({ ips }) => ips.length > 0);
     await probes.start(new Map(targets), complete);
     log.info("took over", { pods: enrolled.length });
@@ -127,6 +133,13 @@ export class Reconciler {
     this.#queue.add(pod.key);
   }
 
+  /** Kubelet's probes are exempt in another way than before. */
+  onProbesChanged(): void {
+    this.#options.probes.renew().catch((error: unknown) => {
+      this.#options.log.error("cannot exempt probes", { error: errorMessage(error) });
+    });
+  }
+
   whenIdle(): Promise<void> {
     return this.#queue.whenIdle();
   }
@@ -147,6 +160,7 @@ export class Reconciler {
     const { clock, mesh, auditIntervalMs } = this.#options;
     this.#auditTimer = clock.after(auditIntervalMs, () => {
       for (const key of mesh.keys()) this.#audit(key);
+      this.#options.onAudit();
       this.#auditLater();
     });
   }

@@ -16,8 +16,15 @@ export interface PodRedirection {
 
 export type RulesState = "ok" | "drifted" | "absent";
 
-/** Addresses of enrolled pods, each with its pod's uid. */
-export type ProbeTargets = ReadonlyMap<Ip, string>;
+/** Whose address it is that kubelet may probe. */
+export interface ProbeTarget {
+  readonly uid: string;
+  /** The slot that captures the pod's traffic; absent where addresses are translated. */
+  readonly slot?: number | undefined;
+}
+
+/** Addresses of enrolled pods. */
+export type ProbeTargets = ReadonlyMap<Ip, ProbeTarget>;
 
 /** Ends with `close`, which is idempotent. */
 export interface RulesWatch {

@@ -209,7 +209,7 @@ describe("another agent", () => {
     for (let restart = 0; restart < 3; restart++) {
       using node = new EbpfNode({ cgroup: cgroups.node, pins });
       node.attach();
-      const successor = new EbpfBackend(node, harness.backend, network.node.netns);
+      const successor = new EbpfBackend(node, harness.backend, harness.kubelet);
       expect(await successor.verify(network.pod.netns, ALL)).toBe("ok");
       await successor.install(network.pod.netns, ALL);
     }

@@ -1,6 +1,7 @@
 // Redirection by eBPF (bpf/README.md): a pod gets a slot, its addresses, a steering program, the route that
 // makes destinations local, and last the entry that has its sockets marked. No packet is rewritten, so
-// natural addresses, no conntrack, no NAT. The node's probe exemption is another backend's.
+// natural addresses, no conntrack, no NAT. What of the node's probe exemption needs addresses translated is
+// another backend's.
 
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
@@ -11,6 +12,7 @@ import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
 import { AgentError } from "../errors.ts";
 import type {
   PodRedirection,
+  ProbeTarget,
   ProbeTargets,
   RedirectionBackend,
   RulesState,
@@ -19,6 +21,7 @@ import type {
 import type { EbpfNode } from "./ebpf-node.ts";
 import { endConnections } from "./end-connections.ts";
 import { type EbpfState, podPin, releasePod } from "./ebpf-remains.ts";
+import type { KubeletSockets } from "./kubelet-sockets.ts";
 import { podAddresses, preferredSource } from "./pod-addresses.ts";
 import { installReturnRoutes, removeReturnRoutes, verifyReturnRoutes } from "./return-routes.ts";
 import { watchPod } from "./watch-pod.ts";
@@ -30,22 +33,21 @@ import { CONNECTION_MARK } from "./wire.ts";
  */
 const MARK_SYSCTLS = ["ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect"];
 
-/** Who exempts the node's probes. */
+/** Who exempts the node's probes by translating their addresses. */
 export type ProbeHost = Pick<RedirectionBackend, "installHost" | "readHost" | "removeHost">;
 
 export class EbpfBackend implements RedirectionBackend {
   readonly name = "ebpf";
   readonly #node: EbpfNode;
   readonly #probes: ProbeHost;
-  /** Cookie of the node's own namespace: its sockets belong to no pod. */
-  readonly #hostCookie: bigint;
+  readonly #kubelet: Pick<KubeletSockets, "problem">;
   /** By cookie; what the kernel has, and what is being installed. */
   readonly #slots: Map<bigint, number>;
 
-  constructor(node: EbpfNode, probes: ProbeHost, hostNetns: NetnsHandle | undefined) {
+  constructor(node: EbpfNode, probes: ProbeHost, kubelet: Pick<KubeletSockets, "problem">) {
     this.#node = node;
     this.#probes = probes;
-    this.#hostCookie = cookieOfNetns(hostNetns?.fd);
+    this.#kubelet = kubelet;
     this.#slots = node.steering.pods();
   }
 
@@ -155,16 +157,32 @@ export class EbpfBackend implements RedirectionBackend {
     return watchPod(netns, onChange);
   }
 
-  installHost(targets: ProbeTargets): Promise<void> {
-    return this.#probes.installHost(targets);
+  /** Where kubelet's sockets are known, by these; else, and where addresses are translated, by address. */
+  async installHost(targets: ProbeTargets): Promise<void> {
+    const { steering } = this.#node;
+    const bySocket = new Set<Ip>();
+    for (const [ip, { slot }] of this.#kubelet.problem === undefined ? targets : []) {
+      if (slot === undefined) continue;
+      steering.allowProbes(ip, slot);
+      bySocket.add(ip);
+    }
+    await this.#probes.installHost(new Map([...targets].filter(([ip]) => !bySocket.has(ip))));
+    for (const ip of steering.probeTargets().keys()) {
+      if (!bySocket.has(ip)) steering.forbidProbes(ip);
+    }
   }
 
-  readHost(): Promise<ProbeTargets> {
-    return this.#probes.readHost();
+  /** Whose an address is that is known by slot only, is not known. */
+  async readHost(): Promise<ProbeTargets> {
+    const bySocket = [...this.#node.steering.probeTargets()];
+    const targets = bySocket.map(([ip, slot]): [Ip, ProbeTarget] => [ip, { uid: "", slot }]);
+    return new Map([...targets, ...(await this.#probes.readHost())]);
   }
 
-  removeHost(): Promise<void> {
-    return this.#probes.removeHost();
+  async removeHost(): Promise<void> {
+    const { steering } = this.#node;
+    for (const ip of steering.probeTargets().keys()) steering.forbidProbes(ip);
+    await this.#probes.removeHost();
   }
 
   #isSteered(netns: NetnsHandle, cookie: bigint, slot: number, wanted: PodRedirection): boolean {
@@ -182,7 +200,7 @@ export class EbpfBackend implements RedirectionBackend {
 
   #podCookie(netns: NetnsHandle): bigint {
     const cookie = cookieOfNetns(netns.fd);
-    if (cookie !== this.#hostCookie) return cookie;
+    if (cookie !== this.#node.hostCookie) return cookie;
     throw new AgentError("netns-not-found", "the namespace is the node's own, not a pod's");
   }
 

@@ -43,6 +43,7 @@ function options(changes: Partial<GateOptions> = {}): GateOptions {
     cgroup: cgroups.node,
     procFolder: "/proc",
     hostNetns: undefined,
+    kubeletCgroup: undefined,
     probes: new NftablesBackend({ hostNetns: undefined, probeUid: undefined }),
     ...changes,
   };

@@ -11,6 +11,7 @@ import { resolve } from "node:path";
 import { EbpfBackend, type ProbeHost } from "./ebpf-backend.ts";
 import { proveSteering } from "./ebpf-canary.ts";
 import { EbpfNode } from "./ebpf-node.ts";
+import { KubeletSockets } from "./kubelet-sockets.ts";
 
 export type GateCheck = "kernel" | "cgroup" | "bpffs" | "programs" | "attach" | "canary";
 
@@ -32,6 +33,8 @@ export interface GateOptions {
   readonly cgroup: string | undefined;
   readonly procFolder: string;
   readonly hostNetns: NetnsHandle | undefined;
+  /** The cgroup of the node's kubelet; found by its process when not given. */
+  readonly kubeletCgroup: string | undefined;
   readonly probes: ProbeHost;
   /** As uname says it. */
   readonly kernelRelease?: string;
@@ -40,6 +43,7 @@ export interface GateOptions {
 export interface OpenedEbpf {
   readonly node: EbpfNode;
   readonly backend: EbpfBackend;
+  readonly kubelet: KubeletSockets;
 }
 
 /** netns cookies in sockops programs came with it; earlier kernels could not tell pods apart there. */
@@ -53,15 +57,21 @@ export async function openEbpf(options: GateOptions): Promise<OpenedEbpf> {
   during("bpffs", `cannot mount a BPF file system at ${bpfFs}`, () => ensureBpffs(bpfFs));
   const pins = pinFolder(bpfFs, nodeName);
   const node = during("programs", "the kernel does not take the programs", () => {
-    return new EbpfNode({ cgroup, cgroups, pins });
+    return new EbpfNode({ cgroup, cgroups, pins, hostNetns });
   });
   try {
     during("attach", `cannot attach to ${cgroup}`, () => node.attach());
-    const backend = new EbpfBackend(node, probes, hostNetns);
+    const { kubeletCgroup, procFolder } = options;
+    using stack = new DisposableStack();
+    const kubelet = stack.use(
+      new KubeletSockets({ node, cgroup: kubeletCgroup, cgroups, procFolder }),
+    );
+    const backend = new EbpfBackend(node, probes, kubelet);
     await proveSteering(node, backend).catch((error: unknown) => {
       throw new GateError("canary", errorMessage(error), error);
     });
-    return { node, backend };
+    stack.move();
+    return { node, backend, kubelet };
   } catch (error) {
     if (node.steering.pods().size === 0) node.pins.removeAll();
     node[Symbol.dispose]();

@@ -10,13 +10,13 @@ import {
   loadObject,
   MAP_NAMES,
   type MapName,
-  type ProgramName,
 } from "@ambit/common/sys/bpf-object.ts";
 import { mapFolder, Steering } from "@ambit/common/sys/bpf-steering.ts";
 import { cgroupId, type CgroupView, isWithin, ownCgroups } from "@ambit/common/sys/cgroup.ts";
 import { closeFd, SystemError } from "@ambit/common/sys/libc.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
-import { Pins } from "./ebpf-pins.ts";
+import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
+import { type LinkKind, Pins } from "./ebpf-pins.ts";
 import { type EbpfState, podPin, releasePod } from "./ebpf-remains.ts";
 
 /** Where each of the node's programs goes. */
@@ -42,6 +42,8 @@ export interface EbpfNodeOptions {
   readonly cgroups?: CgroupView;
   /** The node's folder in bpffs. */
   readonly pins: string;
+  /** The node's own network namespace; undefined when it is this process's. */
+  readonly hostNetns?: NetnsHandle | undefined;
 }
 
 export class EbpfNode implements EbpfState, Disposable {
@@ -50,13 +52,16 @@ export class EbpfNode implements EbpfState, Disposable {
   readonly #cgroup: string;
   readonly #cgroups: CgroupView | undefined;
   readonly #object: LoadedObject;
+  /** Cookie of the node's own namespace: its sockets belong to no pod. */
+  readonly hostCookie: bigint;
 
   /** Loads, and adopts what an earlier agent left; nothing is attached yet. Throws SystemError. */
-  constructor({ cgroup, cgroups = ownCgroups(), pins }: EbpfNodeOptions) {
+  constructor({ cgroup, cgroups = ownCgroups(), pins, hostNetns }: EbpfNodeOptions) {
     this.#cgroup = resolve(cgroup);
     this.#cgroups = cgroups;
     this.pins = new Pins(pins);
-    this.#object = loadWithPinnedMaps(mapFolder(pins));
+    this.hostCookie = cookieOfNetns(hostNetns?.fd);
+    this.#object = loadWithPinnedMaps(mapFolder(pins), this.hostCookie);
     this.steering = new Steering(this.#object.maps);
   }
 
@@ -93,15 +98,25 @@ export class EbpfNode implements EbpfState, Disposable {
    */
   admitProxy(path: string): void {
     const folder = resolve(path);
-    const shared = isWithin(this.#cgroup, folder) ? "the pods" : this.#holdsUs(folder);
-    if (shared !== undefined) {
-      throw new Error(
-        `ztunnel runs in ${folder}, which holds ${shared} too: give it its own cgroup`,
-      );
-    }
+    this.#requireOwn("ztunnel", folder);
     const id = cgroupId(folder);
     this.#attachToCgroup("proxies", `${id}`, "proxy_sockops", folder);
     this.steering.addProxy(id);
+  }
+
+  /**
+   * From now on, what this cgroup's sockets open from the node's own namespace to pods where probes are
+   * allowed reaches the applications. Throws as `admitProxy` does.
+   */
+  admitKubelet(path: string): void {
+    const folder = resolve(path);
+    this.#requireOwn("kubelet", folder);
+    this.#attachToCgroup("kubelets", `${cgroupId(folder)}`, "kubelet_sockops", folder);
+  }
+
+  /** No cgroup's sockets are kubelet's any more. */
+  dismissKubelets(): void {
+    for (const name of this.pins.names("kubelets")) this.pins.detach("kubelets", name);
   }
 
   /** Forgets pods whose namespaces and ztunnels whose cgroups are gone; returns how many. */
@@ -123,6 +138,14 @@ export class EbpfNode implements EbpfState, Disposable {
     for (const fd of this.#object.programs.values()) closeFd(fd);
   }
 
+  #requireOwn(whose: string, folder: string): void {
+    const shared = isWithin(this.#cgroup, folder) ? "the pods" : this.#holdsUs(folder);
+    if (shared === undefined) return;
+    throw new Error(
+      `${whose} runs in ${folder}, which holds ${shared} too: give it its own cgroup`,
+    );
+  }
+
   /** Our own connections prove that pods are captured: they must not be exempt. */
   #holdsUs(folder: string): "the agent" | undefined {
     const own = this.#cgroups?.folderOf("self");
@@ -135,9 +158,9 @@ export class EbpfNode implements EbpfState, Disposable {
   }
 
   #attachToCgroup(
-    kind: "links" | "proxies",
+    kind: LinkKind,
     name: string,
-    program: NodeProgram | "proxy_sockops",
+    program: NodeProgram | "proxy_sockops" | "kubelet_sockops",
     folder: string,
   ): void {
     const targetFd = openSync(folder, "r");
@@ -148,7 +171,8 @@ export class EbpfNode implements EbpfState, Disposable {
         programFd: this.#object.programs.get(program)!,
         targetFd,
         targetId: cgroupId(folder),
-        type: program === "proxy_sockops" ? AttachType.SOCK_OPS : NODE_PROGRAMS[program],
+        type:
+          program in NODE_PROGRAMS ? NODE_PROGRAMS[program as NodeProgram] : AttachType.SOCK_OPS,
       });
     } finally {
       closeSync(targetFd);
@@ -157,7 +181,7 @@ export class EbpfNode implements EbpfState, Disposable {
 }
 
 /** Loads the node's programs over the maps pinned in `folder`; maps that are missing are pinned there. */
-function loadWithPinnedMaps(folder: string): LoadedObject {
+function loadWithPinnedMaps(folder: string, nodeNetns: bigint): LoadedObject {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const pinned = new Map(
     MAP_NAMES.flatMap((name) => {
@@ -166,8 +190,8 @@ function loadWithPinnedMaps(folder: string): LoadedObject {
     }),
   );
   try {
-    const programs: ProgramName[] = [...NODE_PROGRAM_NAMES, "proxy_sockops"];
-    const object = loadObject({ programs, maps: pinned });
+    const programs = [...NODE_PROGRAM_NAMES, "proxy_sockops", "kubelet_sockops"] as const;
+    const object = loadObject({ programs, maps: pinned, nodeNetns });
     pinMissing(object, folder, pinned);
     return object;
   } finally {

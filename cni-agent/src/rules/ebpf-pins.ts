@@ -1,6 +1,7 @@
 // The node's pins in bpffs, and the one rule for each attachment: what is there already is updated in
 // place, what is attached elsewhere or to nothing any more is replaced.
-//   <bpffs>/ambit/<node>/maps-v<layout>/<map>   links/<program>   proxies/<cgroup id>   pods/<netns cookie>
+//   <bpffs>/ambit/<node>/maps-v<layout>/<map>   links/<program>   proxies/<cgroup id>   kubelets/<cgroup id>
+//   pods/<netns cookie>
 
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +14,8 @@ import {
 import { openPinned, pinObject } from "@ambit/common/sys/bpf-map.ts";
 import { closeFd, SystemError } from "@ambit/common/sys/libc.ts";
 
-export type LinkKind = "links" | "proxies" | "pods";
+const KINDS = ["links", "proxies", "kubelets", "pods"] as const;
+export type LinkKind = (typeof KINDS)[number];
 
 export interface Attachment {
   readonly kind: LinkKind;
@@ -31,7 +33,7 @@ export class Pins {
   /** Makes the folders, readable by root only. */
   constructor(root: string) {
     this.root = root;
-    for (const kind of ["links", "proxies", "pods"]) {
+    for (const kind of KINDS) {
       mkdirSync(join(root, kind), { recursive: true, mode: 0o700 });
     }
   }

@@ -3,7 +3,7 @@
 // packets have no socket here, so pods and outside clients never match. Pure.
 
 import { type Ip, ipFamily, parseIp } from "@ambit/common/net/ip.ts";
-import type { ProbeTargets } from "./backend.ts";
+import type { ProbeTarget, ProbeTargets } from "./backend.ts";
 import type { Table } from "./ruleset.ts";
 import * as wire from "./wire.ts";
 
@@ -40,7 +40,7 @@ export function hostTable(targets: ProbeTargets, probeUid: number | undefined): 
 function renderSet(name: string, type: string, targets: ProbeTargets, family: 4 | 6): string {
   const elements = [...targets]
     .filter(([ip]) => ipFamily(ip) === family)
-    .map(([ip, uid]) => `${ip} comment "${commentText(uid)}"`);
+    .map(([ip, { uid }]) => `${ip} comment "${commentText(uid)}"`);
   const body = elements.length === 0 ? "" : ` elements = { ${elements.join(", ")} };`;
   return `  set ${name} { type ${type};${body} }`;
 }
@@ -51,12 +51,12 @@ export function commentText(uid: string): string {
 }
 
 /** Reads address and uid of each element off nft's listing of the two sets. */
-export function parseProbeTargets(listing: string): Map<Ip, string> {
-  const targets = new Map<Ip, string>();
+export function parseProbeTargets(listing: string): ProbeTargets {
+  const targets = new Map<Ip, ProbeTarget>();
   for (const [, elements = ""] of listing.matchAll(/elements = \{([^}]*)\}/g)) {
     for (const [, text = "", uid = ""] of elements.matchAll(/([0-9a-f.:]+) comment "([^"]*)"/g)) {
       const ip = parseIp(text);
-      if (ip !== undefined) targets.set(ip, uid);
+      if (ip !== undefined) targets.set(ip, { uid });
     }
   }
   return targets;

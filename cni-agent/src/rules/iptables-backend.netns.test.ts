@@ -1,6 +1,5 @@
 import { once } from "node:events";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Ip } from "@ambit/common/net/ip.ts";
 import { ALL, iptablesHarness, type RedirectionHarness } from "../testing/redirection-harness.ts";
 import { connectApp } from "../testing/app-socket.ts";
 import { createTestNetwork, ip, OUTSIDE, TestServer } from "../testing/test-network.ts";
@@ -114,13 +113,13 @@ describe.each(["nft", "legacy"] as const)("iptables-%s", (kind) => {
 
   it("holds exactly the addresses of the last call, and reads them back with their pods", async () => {
     const { backend, network } = harness;
-    const both = new Map<Ip, string>([
-      [network.pod.ip4, "uid-1"],
-      [network.pod.ip6, "uid-1"],
+    const both = new Map([
+      [network.pod.ip4, { uid: "uid-1" }],
+      [network.pod.ip6, { uid: "uid-1" }],
     ]);
     await backend.installHost(both);
-    await backend.installHost(new Map([[network.pod.ip4, "uid-2"]]));
-    expect(await backend.readHost()).toEqual(new Map([[network.pod.ip4, "uid-2"]]));
+    await backend.installHost(new Map([[network.pod.ip4, { uid: "uid-2" }]]));
+    expect(await backend.readHost()).toEqual(new Map([[network.pod.ip4, { uid: "uid-2" }]]));
     await backend.installHost(both);
     expect(await backend.readHost()).toEqual(both);
     await backend.removeHost();
@@ -134,7 +133,7 @@ describe.each(["nft", "legacy"] as const)("iptables-%s", (kind) => {
     const options = { kind, hostNetns: network.node.netns, probeUid: 65_533 };
     const narrow = new IptablesBackend(options);
     await harness.install();
-    await narrow.installHost(new Map([[network.pod.ip4, "uid-1"]]));
+    await narrow.installHost(new Map([[network.pod.ip4, { uid: "uid-1" }]]));
     await using ztunnel = await harness.listen("PLAINTEXT");
     const client = connectApp(network.node, network.pod.ip4, 8080);
     await ztunnel.next();

@@ -3,7 +3,7 @@
 // commit, and nat, which captures, comes last and goes first. Routes come before and go after.
 
 import { existsSync } from "node:fs";
-import type { Ip, IpFamily } from "@ambit/common/net/ip.ts";
+import type { IpFamily } from "@ambit/common/net/ip.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import type {
   PodRedirection,
@@ -100,7 +100,7 @@ export class IptablesBackend implements TranslatingBackend {
     }
   }
 
-  async readHost(): Promise<Map<Ip, string>> {
+  async readHost(): Promise<ProbeTargets> {
     const { hostNetns } = this.#options;
     const saved = await Promise.all(
       families().map((family) => runCommand(hostNetns, ["ipset", "save", PROBE_SETS[family]])),

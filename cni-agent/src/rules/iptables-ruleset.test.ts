@@ -159,8 +159,8 @@ describe("the node's exemption", () => {
 
   it("fills a set beside the old one, and reads back what ipset saves", () => {
     const targets = new Map([
-      ["10.0.0.1" as Ip, "uid-1"],
-      ["fd00::1" as Ip, 'uid"2\n'],
+      ["10.0.0.1" as Ip, { uid: "uid-1" }],
+      ["fd00::1" as Ip, { uid: 'uid"2\n' }],
     ]);
     expect(renderProbeSet(targets, 4))
       .toBe(`create istio-inpod-probes-v4 hash:ip family inet comment -exist
@@ -177,8 +177,8 @@ destroy istio-inpod-probes-v4-next
         .map((line) => line.replace(" -exist", "")),
     );
     expect([...parseProbeSet(added.join("\n"))]).toEqual([
-      ["10.0.0.1", "uid-1"],
-      ["fd00::1", "uid_2_"],
+      ["10.0.0.1", { uid: "uid-1" }],
+      ["fd00::1", { uid: "uid_2_" }],
     ]);
   });
 });

@@ -155,9 +155,9 @@ describe("inbound capture", () => {
 
 describe("probe exemption", () => {
   const targets = () =>
-    new Map<Ip, string>([
-      [network.pod.ip4, "uid-1"],
-      [network.pod.ip6, "uid-1"],
+    new Map([
+      [network.pod.ip4, { uid: "uid-1" }],
+      [network.pod.ip6, { uid: "uid-1" }],
     ]);
 
   it.each([
@@ -196,8 +196,8 @@ describe("probe exemption", () => {
 
   it("holds exactly the addresses of the last call, and reads them back with their pods", async () => {
     await backend.installHost(targets());
-    await backend.installHost(new Map([[network.pod.ip4, "uid-2"]]));
-    expect(await backend.readHost()).toEqual(new Map([[network.pod.ip4, "uid-2"]]));
+    await backend.installHost(new Map([[network.pod.ip4, { uid: "uid-2" }]]));
+    expect(await backend.readHost()).toEqual(new Map([[network.pod.ip4, { uid: "uid-2" }]]));
     await backend.installHost(targets());
     expect(await backend.readHost()).toEqual(targets());
     await backend.removeHost();

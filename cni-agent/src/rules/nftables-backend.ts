@@ -2,7 +2,6 @@
 // istio-ambient-nat on the node. Each change is one nft transaction, which is the guard: packets meet
 // the old rules or the new ones. Routes come first and go last; without marks they do nothing.
 
-import type { Ip } from "@ambit/common/net/ip.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import type {
   PodRedirection,
@@ -72,10 +71,10 @@ export class NftablesBackend implements TranslatingBackend {
     await applyScript(this.#options.hostNetns, renderInstall([table], []));
   }
 
-  async readHost(): Promise<Map<Ip, string>> {
+  async readHost(): Promise<ProbeTargets> {
     const command = ["nft", "list", "table", "inet", NAT_TABLE] as const;
     const { status, stdout } = await runCommand(this.#options.hostNetns, command);
-    return status === 0 ? parseProbeTargets(stdout) : new Map<Ip, string>();
+    return status === 0 ? parseProbeTargets(stdout) : new Map();
   }
 
   async removeHost(): Promise<void> {

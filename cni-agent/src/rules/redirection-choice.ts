@@ -8,6 +8,7 @@ import { pinFolder } from "@ambit/common/sys/bpf-steering.ts";
 import { failureCode } from "../errors.ts";
 import type { TranslatingBackend } from "./backend.ts";
 import { type GateCheck, GateError, type OpenedEbpf, openEbpf } from "./ebpf-gate.ts";
+import type { KubeletCheck } from "./kubelet-cgroup.ts";
 import { openRemains } from "./ebpf-remains.ts";
 import { detectIptables, type IptablesKind, usableIptables } from "./iptables-binaries.ts";
 import { IptablesBackend } from "./iptables-backend.ts";
@@ -32,6 +33,13 @@ export interface Choice {
   readonly fallback?: Fallback;
 }
 
+/** How kubelet's probes are known: by its sockets, or by the address to which theirs are translated. */
+export interface ProbeChoice {
+  readonly by: "sockets" | "addresses";
+  /** Why it is not by sockets where pods are captured by eBPF. */
+  readonly fallback?: { readonly check: KubeletCheck; readonly message: string };
+}
+
 /** What a ztunnel says of itself when it connects. */
 export interface ZtunnelFacts {
   readonly steeringLayout: number;
@@ -45,6 +53,7 @@ export interface ChoiceOptions {
   readonly cgroup: string | undefined;
   readonly procFolder: string;
   readonly hostNetns: NetnsHandle | undefined;
+  readonly kubeletCgroup?: string | undefined;
   readonly probeUid: number | undefined;
   readonly kernelRelease?: string;
   /** The kind of iptables to use where it is used; undefined: what the node uses. */
@@ -94,6 +103,24 @@ export class RedirectionChoice implements Disposable {
     return { backend: this.backend.name, ...(fallback && { fallback }) };
   }
 
+  get probes(): ProbeChoice {
+    if (this.#ebpf === undefined || this.backend.name !== "ebpf") return { by: "addresses" };
+    const { problem } = this.#ebpf.kubelet;
+    if (problem === undefined) return { by: "sockets" };
+    const { check, message } = problem;
+    return { by: "addresses", fallback: { check, message } };
+  }
+
+  /** Calls back when the node's probes are to be exempt in another way than before. */
+  onProbesChanged(callback: () => void): void {
+    if (this.#ebpf !== undefined) this.#ebpf.kubelet.onChange = callback;
+  }
+
+  /** Looks whether kubelet is where it was, or can be found by now. */
+  refreshProbes(): void {
+    this.#ebpf?.kubelet.refresh();
+  }
+
   /** Events that the programs counted, by name; empty where there are none. */
   counters(): ReadonlyMap<string, number> {
     return this.#ebpf?.node.steering.counters() ?? new Map();
@@ -109,6 +136,7 @@ export class RedirectionChoice implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#ebpf?.kubelet[Symbol.dispose]();
     this.#ebpf?.node[Symbol.dispose]();
   }
 
@@ -134,7 +162,7 @@ async function tryEbpf(
 ): Promise<OpenedEbpf | GateError | undefined> {
   if (options.mode === "nftables" || options.mode === "iptables") return undefined;
   try {
-    return await openEbpf({ ...options, probes });
+    return await openEbpf({ kubeletCgroup: undefined, ...options, probes });
   } catch (error) {
     if (error instanceof GateError) return error;
     throw error;

@@ -147,16 +147,22 @@ export class SwitchingBackend implements RedirectionBackend {
     return this.#ebpfFor(redirection)?.slotOf(netns);
   }
 
+  /** The slot that captures the pod now; undefined while translation has, or may have, a part in it. */
+  capturingSlot(netns: NetnsHandle, redirection: PodRedirection): number | undefined {
+    const ebpf = this.#ebpfFor(redirection);
+    return ebpf?.isActive(netns) ? ebpf.slotOf(netns) : undefined;
+  }
+
   installHost(targets: ProbeTargets): Promise<void> {
-    return this.#translating.installHost(targets);
+    return (this.#ebpf ?? this.#translating).installHost(targets);
   }
 
   readHost(): Promise<ProbeTargets> {
-    return this.#translating.readHost();
+    return (this.#ebpf ?? this.#translating).readHost();
   }
 
   removeHost(): Promise<void> {
-    return this.#translating.removeHost();
+    return (this.#ebpf ?? this.#translating).removeHost();
   }
 
   /** What arrives by interfaces of the pod's own making is captured by packet, not by socket. */

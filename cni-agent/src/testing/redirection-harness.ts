@@ -11,6 +11,7 @@ import type { PodRedirection, RedirectionBackend } from "../rules/backend.ts";
 import { EbpfBackend } from "../rules/ebpf-backend.ts";
 import { EbpfNode } from "../rules/ebpf-node.ts";
 import { IptablesBackend } from "../rules/iptables-backend.ts";
+import type { KubeletSockets } from "../rules/kubelet-sockets.ts";
 import type { IptablesKind } from "../rules/iptables-binaries.ts";
 import { NftablesBackend } from "../rules/nftables-backend.ts";
 import * as wire from "../rules/wire.ts";
@@ -95,6 +96,7 @@ export interface EbpfHarness extends RedirectionHarness {
   readonly pins: string;
   readonly backend: EbpfBackend;
   readonly node: EbpfNode;
+  readonly kubelet: Pick<KubeletSockets, "problem">;
   readonly slot: () => number;
 }
 
@@ -102,11 +104,13 @@ export function ebpfHarness(): EbpfHarness {
   const network = createTestNetwork();
   const cgroups = createTestCgroups();
   const pins = pinFolder(cgroups.bpffs, "node-1");
-  const node = new EbpfNode({ cgroup: cgroups.node, pins });
+  const node = new EbpfNode({ cgroup: cgroups.node, pins, hostNetns: network.node.netns });
   node.attach();
   node.admitProxy(cgroups.ztunnel);
   const probes = new NftablesBackend({ hostNetns: network.node.netns, probeUid: undefined });
-  const backend = new EbpfBackend(node, probes, network.node.netns);
+  node.admitKubelet(cgroups.kubelet);
+  const kubelet = { problem: undefined };
+  const backend = new EbpfBackend(node, probes, kubelet);
   const slot = () => backend.slotOf(network.pod.netns) ?? -1;
   return {
     name: "ebpf",
@@ -115,6 +119,7 @@ export function ebpfHarness(): EbpfHarness {
     pins,
     node,
     backend,
+    kubelet,
     slot,
     refusal: "EPERM",
     mark: wire.PROXY_MARK,

@@ -9,10 +9,11 @@ import { ensureBpffs } from "@ambit/common/sys/bpffs.ts";
 import { cgroupOfProcess, findCgroup2 } from "@ambit/common/sys/cgroup.ts";
 
 export interface TestCgroups {
-  /** The node's cgroup; its children are `apps` and `ztunnel`. */
+  /** The node's cgroup; its children are `apps`, `ztunnel` and `kubelet`. */
   readonly node: string;
   readonly apps: string;
   readonly ztunnel: string;
+  readonly kubelet: string;
   readonly bpffs: string;
   /** Until disposed of, what this process does is done from that cgroup. */
   enter(cgroup: string): Disposable;
@@ -26,8 +27,9 @@ export function createTestCgroups(): TestCgroups {
   if (mount === undefined) throw new Error("these tests need cgroup v2 mounted");
   const home = cgroupOfProcess(mount, "self");
   const node = join(mount, `ambit-test-${process.pid}-${counter++}`);
-  const [apps, ztunnel] = [join(node, "apps"), join(node, "ztunnel")];
-  for (const folder of [node, apps, ztunnel]) mkdirSync(folder);
+  const parts = [join(node, "apps"), join(node, "ztunnel"), join(node, "kubelet")] as const;
+  const [apps, ztunnel, kubelet] = parts;
+  for (const folder of [node, ...parts]) mkdirSync(folder);
   const bpffs = mkdtempSync(join(tmpdir(), "ambit-bpffs-"));
   ensureBpffs(bpffs);
   moveTo(apps);
@@ -35,6 +37,7 @@ export function createTestCgroups(): TestCgroups {
     node,
     apps,
     ztunnel,
+    kubelet,
     bpffs,
     enter: (cgroup) => {
       moveTo(cgroup);
@@ -44,7 +47,7 @@ export function createTestCgroups(): TestCgroups {
       moveTo(home);
       execFileSync("umount", ["-l", bpffs]);
       rmdirSync(bpffs);
-      for (const folder of [apps, ztunnel, node]) rmdirSync(folder);
+      for (const folder of [...parts, node]) rmdirSync(folder);
     },
   };
 }

@@ -78,15 +78,34 @@ export const STRUCTS = {
     acked: 112,
   },
   settings: {
-    bytes: 8,
-    slot: 0,
-    counters: 4,
-    ended: 8,
+    bytes: 16,
+    nodeNetns: 0,
+    slot: 8,
+    counters: 12,
+    ended: 16,
   },
 } as const;
 
 /** Maps as the object declares them. */
 export const MAPS = {
+  passes: {
+    type: 1,
+    keyBytes: 40,
+    valueBytes: 8,
+    entriesMax: 65536,
+  },
+  probe_targets: {
+    type: 1,
+    keyBytes: 16,
+    valueBytes: 4,
+    entriesMax: 8192,
+  },
+  probes: {
+    type: 1,
+    keyBytes: 40,
+    valueBytes: 8,
+    entriesMax: 4096,
+  },
   pods: {
     type: 1,
     keyBytes: 8,
@@ -116,12 +135,6 @@ export const MAPS = {
     keyBytes: 8,
     valueBytes: 4,
     entriesMax: 16,
-  },
-  passes: {
-    type: 1,
-    keyBytes: 40,
-    valueBytes: 8,
-    entriesMax: 65536,
   },
   lease: {
     type: 2,
@@ -242,6 +255,7 @@ export const CONSTANTS = {
   LISTENERS_MAX: 4096,
   ADDRESSES_MAX: 8192,
   PASSES_MAX: 65536,
+  PROBES_MAX: 4096,
   PROXIES_MAX: 16,
   CAPTURE_MARK: 273,
   MARK_MASK: 4095,

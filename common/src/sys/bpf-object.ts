@@ -18,6 +18,7 @@ export type ProgramName =
   | "getpeername6"
   | "node_sockops"
   | "proxy_sockops"
+  | "kubelet_sockops"
   | "steer";
 
 export const MAP_NAMES = Object.keys(MAPS) as MapName[];
@@ -28,6 +29,8 @@ export interface LoadOptions {
   readonly maps?: ReadonlyMap<MapName, number>;
   /** The slot that `steer` serves. */
   readonly slot?: number;
+  /** The cookie of the node's own network namespace, for `kubelet_sockops`. */
+  readonly nodeNetns?: bigint;
 }
 
 export interface LoadedObject extends Disposable {
@@ -61,7 +64,8 @@ export function loadObject(options: LoadOptions): LoadedObject {
 }
 
 /** Chooses programs and maps, before loading. Returns where the verifier will write. */
-function prepare(object: Opaque, { programs, maps, slot = 0 }: LoadOptions): Buffer {
+function prepare(object: Opaque, options: LoadOptions): Buffer {
+  const { programs, maps } = options;
   const lib = libbpf();
   const log = Buffer.alloc(LOG_BYTES);
   const wanted: ReadonlySet<string> = new Set(programs);
@@ -73,15 +77,16 @@ function prepare(object: Opaque, { programs, maps, slot = 0 }: LoadOptions): Buf
   for (const [name, fd] of maps ?? []) {
     check(lib.reuseFd(lib.findMap(object, name), fd) as number, `map ${name}`);
   }
-  const settings = encodeSettings(slot);
+  const settings = encodeSettings(options);
   const rodata = lib.findMap(object, ".rodata");
   check(lib.setInitialValue(rodata, settings, settings.length) as number, ".rodata");
   return log;
 }
 
-function encodeSettings(slot: number): Buffer {
+function encodeSettings({ slot = 0, nodeNetns = 0n }: LoadOptions): Buffer {
   const { settings } = STRUCTS;
   const bytes = Buffer.alloc(settings.bytes);
+  bytes.writeBigUInt64LE(nodeNetns, settings.nodeNetns);
   bytes.writeUInt32LE(slot, settings.slot);
   bytes.writeUInt32LE(Object.keys(Counter).length, settings.counters);
   return bytes;

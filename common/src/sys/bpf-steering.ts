@@ -192,6 +192,21 @@ export class Steering implements Disposable {
       .map((key) => key.readBigUInt64LE());
   }
 
+  /** Kubelet may probe the slot's pod at this address. Throws E2BIG when the node has too many. */
+  allowProbes(ip: Ip, slot: number): void {
+    this.#map("probe_targets").set(addressBytes(ip), u32(slot));
+  }
+
+  forbidProbes(ip: Ip): void {
+    this.#map("probe_targets").delete(addressBytes(ip));
+  }
+
+  /** The addresses that kubelet may probe, each with its pod's slot. */
+  probeTargets(): Map<Ip, number> {
+    const entries = this.#map("probe_targets").entries(CONSTANTS.ADDRESSES_MAX);
+    return new Map(entries.map(([key, value]) => [readAddress(key, 0), value.readUInt32LE()]));
+  }
+
   /** Connections are accepted for `validMs` from now on; 0 ends the need for a lease. */
   renewLease(validMs: number): void {
     const until =

@@ -32,6 +32,9 @@ export interface DirectKernel {
   readEnded(take: (ended: EndedFlow) => void): void;
 }
 
+/** What is used here; an agent of another version may have others besides. */
+const MAPS = ["pods", "addresses", "verdicts", "generations", "flows", "ended"] as const;
+
 /**
  * The programs of the node whose pins these are. Throws an Error that says why pods cannot be let talk
  * directly here: among others, connections that could not be ended must not be begun.
@@ -40,7 +43,7 @@ export function openDirectKernel(pins: string, clock: Clock): DirectKernel {
   if (!canDestroyConnections()) {
     throw new Error("the kernel cannot end connections (CONFIG_INET_DIAG_DESTROY)");
   }
-  const steering = Steering.openPinned(pins);
+  const steering = Steering.openPinned(pins, MAPS);
   const { direct } = steering;
   const addresses = remembered(clock, () => steering.addressesBySlot());
   let ended: ReturnType<Steering["openEndedFlows"]> | undefined;

@@ -1,7 +1,7 @@
 // What comes to a pod.
 
 import { expect, it } from "vitest";
-import { type Ip, parseIp } from "@ambit/common/net/ip.ts";
+import { parseIp } from "@ambit/common/net/ip.ts";
 import { PROBE_IPV4, PROBE_IPV6 } from "../../rules/wire.ts";
 import { connectApp } from "../app-socket.ts";
 import type { RedirectionHarness } from "../redirection-harness.ts";
@@ -100,7 +100,7 @@ export function inboundCases(get: () => RedirectionHarness): void {
   ] as const)("lets the node's own %s probes reach the application", async (f, source) => {
     const { network, install, backend } = get();
     await install();
-    await backend.installHost(new Map<Ip, string>([[network.pod[f], "uid-1"]]));
+    await backend.installHost(new Map([[network.pod[f], { uid: "uid-1" }]]));
     await using server = await TestServer.start(network.pod, ANY, APP_PORT);
     const probe = connectApp(network.node, network.pod[f], APP_PORT);
     const accepted = await server.next();
@@ -112,7 +112,7 @@ export function inboundCases(get: () => RedirectionHarness): void {
   it.each(FAMILIES)("does not take %s connections that the node forwards for probes", async (f) => {
     const { network, install, backend, listen } = get();
     await install();
-    await backend.installHost(new Map<Ip, string>([[network.pod[f], "uid-1"]]));
+    await backend.installHost(new Map([[network.pod[f], { uid: "uid-1" }]]));
     await using ztunnel = await listen("PLAINTEXT");
     const client = connectApp(network.other, network.pod[f], APP_PORT);
     expect(parseIp((await ztunnel.next()).remoteAddress!)).toBe(network.other[f]);
