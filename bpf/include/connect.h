@@ -41,7 +41,7 @@ static __always_inline int somebody_listens(__u32 slot)
 		return 0;
 	}
 	bpf_sk_release(listener);
-	if (until && *until && *until < bpf_ktime_get_ns()) {
+	if (until && *until && *until < bpf_ktime_get_coarse_ns()) {
 		count(COUNT_REFUSED_LEASE);
 		return 0;
 	}
@@ -70,11 +70,23 @@ static __always_inline int is_proxy(void)
 	return bpf_map_lookup_elem(&proxies, &cgroup) != 0;
 }
 
-/* 1: goes on to what `to` is then, 0: as it was; -1: refused. */
+/* 1: goes on to what `to` is then, 0: does not go directly; -1: refused. Of enrolled pods that stay. */
 static __always_inline int connect_directly(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 					    __u64 netns, struct endpoint *to)
 {
-	if (!choose_direct(sk, netns, to))
+	struct verdict *verdict = find_verdict(netns, to);
+	struct slot *pod;
+	__u32 slot;
+
+	if (!verdict)
+		return 0;
+	slot = verdict->source;
+	pod = bpf_map_lookup_elem(&slots, &slot);
+	if (!find_occupant(slot, netns) || !pod || (pod->flags & SLOT_RELEASED))
+		return 0;
+	if (!somebody_listens(slot))
+		return -1;
+	if (!choose_direct(sk, verdict, to))
 		return 0;
 	count(COUNT_DIRECT_CHOSEN);
 	return set_mark(ctx, sk->mark, 0) ? 1 : -1;
@@ -89,6 +101,10 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct endpoin
 	__u32 slot;
 	int direct;
 
+	/* First, being what happens most where it happens: ztunnel itself calls nothing that a verdict names. */
+	direct = sk ? connect_directly(ctx, sk, netns, to) : 0;
+	if (direct)
+		return direct > 0 ? REWRITTEN : REFUSE;
 	pod = find_slot(netns, &slot);
 	if (!pod)
 		return ALLOW;
@@ -102,11 +118,9 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct endpoin
 		return unmark(ctx, sk);
 	if (!somebody_listens(slot))
 		return REFUSE;
-	direct = connect_directly(ctx, sk, netns, to);
-	if (direct)
-		return direct > 0 ? REWRITTEN : REFUSE;
 	if (!clear_device(ctx, sk))
 		return REFUSE;
+	forget_called(sk);
 	count(COUNT_CAPTURED);
 	return set_mark(ctx, sk->mark, CAPTURE_MARK);
 }

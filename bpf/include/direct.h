@@ -34,6 +34,7 @@ struct backend {
 };
 
 struct verdict {
+	__u32 source; /* the calling pod's slot */
 	__u32 draws; /* the last backend's `until` */
 	struct backend backends[BACKENDS_MAX];
 };
@@ -41,6 +42,7 @@ struct verdict {
 /* What a socket called, when its destination was rewritten to a backend. */
 struct called {
 	struct endpoint service;
+	__u32 source; /* the calling pod's slot */
 	__u32 slot;
 	__u32 generation;
 };
@@ -96,16 +98,20 @@ static __always_inline int is_current(__u32 slot, __u32 generation)
 	return current && *current == generation;
 }
 
-/* One of the destinations that the namespace may call directly under this name; 0 when there is none. */
-static __always_inline struct backend *allowed_backend(__u64 netns, const struct endpoint *to)
+/* What the namespace may call directly under this name; 0 when it may not. */
+static __always_inline struct verdict *find_verdict(__u64 netns, const struct endpoint *to)
 {
 	struct verdict_key key = {.netns = netns, .to = *to};
-	struct verdict *verdict = bpf_map_lookup_elem(&verdicts, &key);
+
+	return bpf_map_lookup_elem(&verdicts, &key);
+}
+
+/* One of the verdict's destinations. */
+static __always_inline struct backend *draw_backend(struct verdict *verdict)
+{
 	__u32 draw = 0;
 	int i;
 
-	if (!verdict)
-		return 0;
 	if (verdict->draws > 1)
 		draw = bpf_get_prandom_u32() % verdict->draws;
 #pragma unroll
@@ -122,6 +128,7 @@ static __always_inline void forget_called(struct bpf_sock *sk)
 }
 
 static __always_inline int remember_called(struct bpf_sock *sk, const struct endpoint *service,
+					   const struct verdict *verdict,
 					   const struct backend *backend)
 {
 	struct called *stored =
@@ -132,25 +139,25 @@ static __always_inline int remember_called(struct bpf_sock *sk, const struct end
 		return 0;
 	}
 	stored->service = *service;
+	stored->source = verdict->source;
 	stored->slot = backend->slot;
 	stored->generation = backend->generation;
 	return 1;
 }
 
 /* 1: goes directly, to what `to` is then; 0: it does not. */
-static __always_inline int choose_direct(struct bpf_sock *sk, __u64 netns, struct endpoint *to)
+static __always_inline int choose_direct(struct bpf_sock *sk, struct verdict *verdict,
+					 struct endpoint *to)
 {
-	struct backend *backend = allowed_backend(netns, to);
+	struct backend *backend = draw_backend(verdict);
 
-	if (!backend || !is_current(backend->slot, backend->generation)) {
-		forget_called(sk);
+	if (!backend || !is_current(backend->slot, backend->generation))
 		return 0;
-	}
 	if (same_endpoint(to, &backend->to)) {
 		forget_called(sk);
 		return 1;
 	}
-	if (!remember_called(sk, to, backend))
+	if (!remember_called(sk, to, verdict, backend))
 		return 0;
 	*to = backend->to;
 	return 1;

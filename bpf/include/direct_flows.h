@@ -37,26 +37,34 @@ static __always_inline void watch_state(struct bpf_sock_ops *ctx)
 		count(COUNT_CALLBACK_FAILED);
 }
 
-/* What the verdict was that this socket goes by: its slot and generation. 0 when there was none. */
-static __always_inline int find_verdict(struct bpf_sock *sk, const struct flow_key *key,
-					struct flow *flow)
+/*
+ * By which verdict this socket goes, which slot and generation it named, and who calls. 0 when there is
+ * none, or the pod has left.
+ */
+static __always_inline struct occupant *find_permission(struct bpf_sock *sk,
+							const struct flow_key *key,
+							struct flow *flow, __u32 *source)
 {
 	struct endpoint to = {.ip = key->destination, .port = key->destination_port};
 	struct called *stored = bpf_sk_storage_get(&called, sk, 0, 0);
+	struct verdict *verdict;
 	struct backend *backend;
 
 	if (stored) {
 		flow->service = stored->service;
 		flow->slot = stored->slot;
 		flow->generation = stored->generation;
-		return 1;
+		*source = stored->source;
+		return find_occupant(*source, flow->netns);
 	}
-	backend = allowed_backend(flow->netns, &to);
+	verdict = find_verdict(flow->netns, &to);
+	backend = verdict ? draw_backend(verdict) : 0;
 	if (!backend || !same_endpoint(&to, &backend->to))
 		return 0;
 	flow->slot = backend->slot;
 	flow->generation = backend->generation;
-	return 1;
+	*source = verdict->source;
+	return find_occupant(*source, flow->netns);
 }
 
 static __always_inline int enter_flow(const struct flow_key *key, struct flow *flow)
@@ -85,6 +93,7 @@ static __always_inline void give_up_direct(__u32 slot)
 static __always_inline void client_connects(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
+	struct occupant *source;
 	struct flow_key key = {};
 	struct flow flow = {};
 	__u32 slot;
@@ -92,17 +101,16 @@ static __always_inline void client_connects(struct bpf_sock_ops *ctx)
 	if (!sk || is_captured(sk))
 		return;
 	flow.netns = bpf_get_netns_cookie(ctx);
-	if (!find_slot(flow.netns, &slot))
-		return;
 	flow_from_here(ctx, &key);
-	if (!find_verdict(sk, &key, &flow))
+	source = find_permission(sk, &key, &flow, &slot);
+	if (!source)
 		return;
 	if (!is_current(flow.slot, flow.generation)) {
 		count(COUNT_DIRECT_STALE);
 		return;
 	}
 	/* IP_TRANSPARENT binds any address; the verdict is for this pod's. */
-	if (!is_own(slot, &key.source)) {
+	if (!is_occupants(slot, source, &key.source)) {
 		count(COUNT_DIRECT_SPOOFED);
 		return;
 	}

@@ -19,7 +19,7 @@
 #define SO_MARK 36
 
 /* Of structures and maps: another number means other maps, which take no old entries. */
-#define LAYOUT_VERSION 2
+#define LAYOUT_VERSION 3
 
 /* Pods of one node that can be enrolled at once; kubelet's own limit is far below. */
 #define SLOTS_MAX 1024
@@ -60,6 +60,16 @@ enum slot_flag { SLOT_ENABLED = 1, SLOT_INBOUND = 2, SLOT_DNS = 4, SLOT_RELEASED
 
 struct slot {
 	enum slot_flag flags; /* any of them, or'ed */
+};
+
+/*
+ * Who has a slot: what `pods` and `addresses` say, found by number. The first address of each family; all zero
+ * when there is none.
+ */
+struct occupant {
+	__u64 netns; /* cookie; 0: not enrolled */
+	struct address ipv4;
+	struct address ipv6;
 };
 
 struct pod_address {
@@ -166,6 +176,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct slot);
 } slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS_MAX);
+	__type(key, __u32);
+	__type(value, struct occupant);
+} occupants SEC(".maps");
 
 /* The addresses that are a pod's own; the value means nothing. */
 struct {
@@ -291,6 +308,22 @@ static __always_inline int is_own(__u32 slot, const struct address *ip)
 	struct pod_address key = {.slot = slot, .ip = *ip};
 
 	return bpf_map_lookup_elem(&addresses, &key) != 0;
+}
+
+/* The same, where it is likely that it is. */
+static __always_inline int is_occupants(__u32 slot, const struct occupant *occupant,
+					const struct address *ip)
+{
+	return same_address(&occupant->ipv4, ip) || same_address(&occupant->ipv6, ip) ||
+	       is_own(slot, ip);
+}
+
+/* Who has the slot, if that is a pod that is enrolled with this network namespace. */
+static __always_inline struct occupant *find_occupant(__u32 slot, __u64 netns_cookie)
+{
+	struct occupant *occupant = bpf_map_lookup_elem(&occupants, &slot);
+
+	return occupant && occupant->netns == netns_cookie ? occupant : 0;
 }
 
 /* The enrolled pod that the context's socket lives in; 0 when there is none. */

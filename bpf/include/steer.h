@@ -95,6 +95,10 @@ static __always_inline int steer_tcp(struct bpf_sk_lookup *ctx)
 	lookup_addresses(ctx, &local, &remote);
 	if (is_loopback(&local) || same_address(&local, &remote))
 		return SK_PASS;
+	if (comes_directly(ctx, &local, &remote)) {
+		count(COUNT_DIRECT_PASSED);
+		return SK_PASS;
+	}
 	if (is_own(slot, &remote)) {
 		if (is_own(slot, &local))
 			return SK_PASS;
@@ -108,10 +112,6 @@ static __always_inline int steer_tcp(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	if (is_probe(&remote) || has_pass(ctx, &probes, &local, &remote)) {
 		count(COUNT_PASSED_PROBE);
-		return SK_PASS;
-	}
-	if (comes_directly(ctx, &local, &remote)) {
-		count(COUNT_DIRECT_PASSED);
 		return SK_PASS;
 	}
 	if (has_pass(ctx, &passes, &local, &remote)) {

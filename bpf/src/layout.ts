@@ -8,6 +8,7 @@ const STRUCTS = [
   "address",
   "endpoint",
   "slot",
+  "occupant",
   "pod_address",
   "pass_key",
   "pass",

@@ -175,7 +175,7 @@ describe("ztunnel's life", () => {
     const app = connectApp(harness.network.pod, OUTSIDE.ip4, 80);
     await ztunnel.next();
     app.destroy();
-    steering().renewLease(-1);
+    steering().renewLease(-1_000);
     expect(() => connectApp(harness.network.pod, OUTSIDE.ip4, 80)).toThrow("EPERM");
     steering().renewLease(0);
   });

@@ -47,19 +47,22 @@ describe("without a verdict", () => {
     client.destroy();
   });
 
-  it.each(["another port", "another service", "another source"])("%s is none", async (what) => {
-    const { other } = harness.network;
-    if (what === "another port") lab.allow({ ...lab.at(), port: APP_PORT + 1 });
-    if (what === "another service") lab.allow(VIP[4], lab.at());
-    if (what === "another source") {
-      const generation = direct().generation(lab.slot);
-      const backend = { to: lab.at(), slot: lab.slot, generation, weight: 1 };
-      direct().allow(12_345n, lab.at(), [backend]);
-    }
-    const client = lab.call({ ip: other.ip4, port: APP_PORT });
-    await talk(client, await lab.outbound.next());
-    client.destroy();
-  });
+  it.each(["another port", "another service", "another source", "another pod's slot"])(
+    "%s is none",
+    async (what) => {
+      const { other } = harness.network;
+      if (what === "another port") lab.allow({ ...lab.at(), port: APP_PORT + 1 });
+      if (what === "another service") lab.allow(VIP[4], lab.at());
+      const backend = { to: lab.at(), ...lab.current(), weight: 1 };
+      if (what === "another source")
+        direct().allow({ ...lab.source, netns: 12_345n }, lab.at(), [backend]);
+      if (what === "another pod's slot")
+        direct().allow({ ...lab.source, slot: lab.slot }, lab.at(), [backend]);
+      const client = lab.call({ ip: other.ip4, port: APP_PORT });
+      await talk(client, await lab.outbound.next());
+      client.destroy();
+    },
+  );
 });
 
 describe("with a verdict", () => {
@@ -84,7 +87,7 @@ describe("with a verdict", () => {
         source: { ip: family === 4 ? lab.caller.ip4 : lab.caller.ip6, port: client.localPort },
         destination: at,
         service: undefined,
-        netns: lab.source,
+        netns: lab.source.netns,
         slot: lab.slot,
         accepted: true,
       },
@@ -121,12 +124,9 @@ describe("with a verdict", () => {
   });
 
   it("spreads the calls over the backends by their weight", async () => {
-    const { slot } = lab;
-    const generation = direct().generation(slot);
     const backend = (port: number, weight: number) => ({
       to: lab.at(4, port),
-      slot,
-      generation,
+      ...lab.current(),
       weight,
     });
     direct().allow(lab.source, VIP[4], [backend(APP_PORT, 3), backend(APP_PORT + 1, 1)]);
@@ -150,7 +150,7 @@ describe("with a verdict", () => {
 
   it("nothing goes past a ztunnel that is gone", () => {
     lab.allow(lab.at());
-    harness.node.steering.renewLease(-1);
+    harness.node.steering.renewLease(-1_000);
     expect(() => lab.call(lab.at())).toThrow("EPERM");
     harness.node.steering.renewLease(0);
   });
@@ -176,8 +176,8 @@ describe("a revocation", () => {
   it("of one verdict leaves the others", async () => {
     lab.allow(lab.at());
     lab.allow(VIP[4], lab.at());
-    expect(direct().withdraw(lab.source, VIP[4])).toBe(true);
-    expect(direct().withdraw(lab.source, VIP[4])).toBe(false);
+    expect(direct().withdraw(lab.source.netns, VIP[4])).toBe(true);
+    expect(direct().withdraw(lab.source.netns, VIP[4])).toBe(false);
     const client = lab.call(lab.at());
     await talk(client, await lab.app.next());
     client.destroy();
@@ -188,7 +188,9 @@ describe("what a direct connection carried", () => {
   /** The records since the last call. */
   const ended = () => {
     const records: EndedFlow[] = [];
-    ring.read((record) => records.push(record));
+    ring.read(({ flow, cookie, between, endedNs, aborted, bytesReceived, bytesSent }) => {
+      records.push({ flow, cookie, between, endedNs, aborted, bytesReceived, bytesSent });
+    });
     return records;
   };
   let ring: EndedFlows;
@@ -220,7 +222,13 @@ describe("what a direct connection carried", () => {
     await expect.poll(() => records.push(...ended())).toBe(1);
     const [record] = records;
     expect(record).toMatchObject({
-      flow: { source, destination: lab.at(), service: VIP[4], netns: lab.source, slot: lab.slot },
+      flow: {
+        source,
+        destination: lab.at(),
+        service: VIP[4],
+        netns: lab.source.netns,
+        slot: lab.slot,
+      },
       bytesSent: 4,
     });
     // A FIN may be counted as a byte where the server closed first.

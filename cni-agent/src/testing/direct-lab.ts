@@ -3,6 +3,7 @@
 
 import type net from "node:net";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
+import type { DirectBackend, DirectSource } from "@ambit/common/sys/bpf-direct.ts";
 import type { CounterName } from "@ambit/common/sys/bpf-steering.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { PROXY_MARK } from "../rules/wire.ts";
@@ -16,8 +17,7 @@ const ANY = ip("::");
 export class DirectLab implements AsyncDisposable {
   readonly #harness: EbpfHarness;
   readonly #servers: TestServer[] = [];
-  readonly source: bigint;
-  readonly sourceSlot: number;
+  readonly source: DirectSource;
   readonly slot: number;
   readonly outbound: TestServer;
   readonly plaintext: TestServer;
@@ -29,10 +29,10 @@ export class DirectLab implements AsyncDisposable {
     this.#harness = harness;
     this.#servers = servers;
     [this.outbound, this.plaintext, this.app] = servers;
-    this.source = cookieOfNetns(pod.netns.fd);
-    this.sourceSlot = steering.slotOf(this.source)!;
+    const netns = cookieOfNetns(pod.netns.fd);
+    this.source = { netns, slot: steering.slotOf(netns)! };
     this.slot = steering.slotOf(cookieOfNetns(other.netns.fd))!;
-    steering.setListener(this.sourceSlot, "OUTBOUND", this.outbound.fd);
+    steering.setListener(this.source.slot, "OUTBOUND", this.outbound.fd);
     steering.setListener(this.slot, "PLAINTEXT", this.plaintext.fd);
   }
 
@@ -54,10 +54,13 @@ export class DirectLab implements AsyncDisposable {
   /** ztunnel's verdict: the caller may reach the application by this address. */
   allow(called: SocketAddress, to: SocketAddress = called): void {
     const { direct } = this.#harness.node.steering;
+    direct.allow(this.source, called, [{ to, ...this.current(), weight: 1 }]);
+  }
+
+  /** The called pod's slot, as it is now. */
+  current(): Pick<DirectBackend, "slot" | "generation"> {
     const { slot } = this;
-    direct.allow(this.source, called, [
-      { to, slot, generation: direct.generation(slot), weight: 1 },
-    ]);
+    return { slot, generation: this.#harness.node.steering.direct.generation(slot) };
   }
 
   /** As an application of the calling pod. */

@@ -1,16 +1,18 @@
-// Direct connections that have ended, as the programs report them: who talked to whom, when, how much.
+// Direct connections that have ended, as the programs report them: who talked to whom, when, how much. They end
+// by ten thousands in a second: nothing is made for each of them, it is looked at where it is.
 
 import { decodeFlow, type DirectFlow } from "./bpf-direct.ts";
 import { MAPS, STRUCTS } from "./bpf-layout.gen.ts";
 import { BpfRing } from "./bpf-ring.ts";
+import { KindNumbers } from "./bpf-flow-kinds.ts";
 import { TcpState } from "./sock-diag.ts";
 
 export interface EndedFlow {
   readonly flow: DirectFlow;
   /** The flow's. */
   readonly cookie: bigint;
-  /** The same text for the same source pod, destination address and port, and service called. */
-  readonly between: string;
+  /** The same number for the same source pod, destination address and port, and service called. */
+  readonly between: number;
   /** As process.hrtime.bigint() counts. */
   readonly endedNs: bigint;
   /** By a reset, or by somebody who ends connections: not by both sides' closing. */
@@ -26,18 +28,24 @@ const READ_MAX = 4096;
 
 export class EndedFlows implements Disposable {
   readonly #ring: BpfRing;
+  readonly #record: EndedRecord;
 
   /** Of the map's descriptor, which stays the caller's. One reader at a time. Throws SystemError. */
   constructor(fd: number) {
     this.#ring = new BpfRing(fd, MAPS.ended.entriesMax);
+    this.#record = new EndedRecord(this.#ring.data);
   }
 
   /**
    * What ended since the last call; at most some thousand, the rest is for the next call. `take` must
-   * not keep what it gets: it is read where the kernel wrote it, as far as it is looked at.
+   * not keep what it gets: it is one object, and shows what the kernel wrote of one connection after the other.
    */
   read(take: (ended: EndedFlow) => void): number {
-    return this.#ring.read((record) => take(new EndedRecord(record)), READ_MAX);
+    const record = this.#record;
+    return this.#ring.read((at) => {
+      record.at = at;
+      take(record);
+    }, READ_MAX);
   }
 
   [Symbol.dispose](): void {
@@ -48,37 +56,36 @@ export class EndedFlows implements Disposable {
 const { endedFlow: LAYOUT, flow: FLOW, flowKey: KEY } = STRUCTS;
 
 class EndedRecord implements EndedFlow {
-  readonly #record: Buffer;
+  /** Where the record begins. */
+  at = 0;
+  readonly #data: Buffer;
+  readonly #words: Uint32Array;
+  readonly #kinds = new KindNumbers();
 
-  constructor(record: Buffer) {
-    this.#record = record;
+  constructor(data: Buffer) {
+    this.#data = data;
+    this.#words = new Uint32Array(data.buffer, data.byteOffset, data.length / 4);
   }
 
   get flow(): DirectFlow {
-    const key = this.#record.subarray(LAYOUT.key, LAYOUT.key + KEY.bytes);
-    const flow = this.#record.subarray(LAYOUT.flow, LAYOUT.flow + FLOW.bytes);
-    return decodeFlow(key, flow);
-  }
-
-  get cookie(): bigint {
-    return this.#record.readBigUInt64LE(LAYOUT.flow + FLOW.cookie);
-  }
-
-  get between(): string {
-    const record = this.#record;
-    const text = (offset: number, bytes: number) =>
-      record.toString("latin1", offset, offset + bytes);
-    return (
-      text(LAYOUT.flow + FLOW.netns, 8) +
-      text(LAYOUT.flow + FLOW.slot, 4) +
-      text(LAYOUT.flow + FLOW.service, STRUCTS.endpoint.bytes) +
-      text(LAYOUT.key + KEY.destination, STRUCTS.address.bytes) +
-      text(LAYOUT.key + KEY.destinationPort, 2)
+    const key = this.at + LAYOUT.key;
+    const flow = this.at + LAYOUT.flow;
+    return decodeFlow(
+      this.#data.subarray(key, key + KEY.bytes),
+      this.#data.subarray(flow, flow + FLOW.bytes),
     );
   }
 
+  get cookie(): bigint {
+    return this.#data.readBigUInt64LE(this.at + LAYOUT.flow + FLOW.cookie);
+  }
+
+  get between(): number {
+    return this.#kinds.of(this.#words, this.at / 4);
+  }
+
   get endedNs(): bigint {
-    return this.#record.readBigUInt64LE(LAYOUT.endedNs);
+    return this.#data.readBigUInt64LE(this.at + LAYOUT.endedNs);
   }
 
   get aborted(): boolean {
@@ -97,12 +104,13 @@ class EndedRecord implements EndedFlow {
   }
 
   get #state(): number {
-    return this.#record.readUInt32LE(LAYOUT.state);
+    return this.#words[(this.at + LAYOUT.state) / 4]!;
   }
 
-  /** Up to 256 TiB: more than a connection carries. */
+  /** Up to 8 PiB: more than a connection carries. */
   #bytes(offset: number): number {
-    return this.#record.readUIntLE(offset, 6);
+    const word = (this.at + offset) / 4;
+    return this.#words[word]! + this.#words[word + 1]! * 2 ** 32;
   }
 }
 

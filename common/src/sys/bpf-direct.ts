@@ -19,6 +19,13 @@ export interface DirectBackend {
   readonly weight: number;
 }
 
+/** A pod that calls. */
+export interface DirectSource {
+  /** Cookie of its network namespace. */
+  readonly netns: bigint;
+  readonly slot: number;
+}
+
 /** A connection between two applications of the node. */
 export interface DirectFlow {
   /** Its socket's at the client: one connection's for as long as the kernel runs. */
@@ -63,12 +70,13 @@ export class DirectVerdicts {
   }
 
   /**
-   * The namespace may call `called` directly: it gets one of the backends, of its address family. Throws
+   * The pod may call `called` directly: it gets one of the backends, of its address family. Throws
    * SystemError: E2BIG when there is no room.
    */
-  allow(netns: bigint, called: SocketAddress, backends: readonly DirectBackend[]): void {
+  allow(source: DirectSource, called: SocketAddress, backends: readonly DirectBackend[]): void {
     assert(backends.length <= BACKENDS_MAX, "a verdict has a bounded number of backends");
-    this.#maps.verdicts.set(verdictKey(netns, called), encodeVerdict(called, backends));
+    const value = encodeVerdict(source.slot, called, backends);
+    this.#maps.verdicts.set(verdictKey(source.netns, called), value);
   }
 
   /** False when there was no verdict. */
@@ -104,9 +112,14 @@ function verdictKey(netns: bigint, called: SocketAddress): Buffer {
   return key;
 }
 
-function encodeVerdict(called: SocketAddress, backends: readonly DirectBackend[]): Buffer {
+function encodeVerdict(
+  source: number,
+  called: SocketAddress,
+  backends: readonly DirectBackend[],
+): Buffer {
   const { verdict, backend: layout } = STRUCTS;
   const value = Buffer.alloc(verdict.bytes);
+  value.writeUInt32LE(source, verdict.source);
   let until = 0;
   for (const [index, { to, slot, generation, weight }] of backends.entries()) {
     assert(ipFamily(to.ip) === ipFamily(called.ip), "a socket keeps its address family");

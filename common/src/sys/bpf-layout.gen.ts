@@ -16,6 +16,12 @@ export const STRUCTS = {
     bytes: 4,
     flags: 0,
   },
+  occupant: {
+    bytes: 40,
+    netns: 0,
+    ipv4: 8,
+    ipv6: 24,
+  },
   podAddress: {
     bytes: 20,
     slot: 0,
@@ -47,9 +53,10 @@ export const STRUCTS = {
     until: 28,
   },
   verdict: {
-    bytes: 260,
-    draws: 0,
-    backends: 4,
+    bytes: 264,
+    source: 0,
+    draws: 4,
+    backends: 8,
   },
   flowKey: {
     bytes: 36,
@@ -118,6 +125,12 @@ export const MAPS = {
     valueBytes: 4,
     entriesMax: 1024,
   },
+  occupants: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 40,
+    entriesMax: 1024,
+  },
   addresses: {
     type: 1,
     keyBytes: 20,
@@ -157,7 +170,7 @@ export const MAPS = {
   verdicts: {
     type: 1,
     keyBytes: 32,
-    valueBytes: 260,
+    valueBytes: 264,
     entriesMax: 16384,
   },
   generations: {
@@ -175,7 +188,7 @@ export const MAPS = {
   called: {
     type: 24,
     keyBytes: 4,
-    valueBytes: 28,
+    valueBytes: 32,
     entriesMax: 0,
   },
   ended: {
@@ -250,7 +263,7 @@ export const CONSTANTS = {
   SOL_SOCKET: 1,
   SO_BINDTODEVICE: 25,
   SO_MARK: 36,
-  LAYOUT_VERSION: 2,
+  LAYOUT_VERSION: 3,
   SLOTS_MAX: 1024,
   LISTENERS_MAX: 4096,
   ADDRESSES_MAX: 8192,

@@ -10,14 +10,15 @@ const BUSY = 0x8000_0000;
 const DISCARDED = 0x4000_0000;
 
 export class BpfRing implements Disposable {
+  /** Where records are: mapped twice, so that none is cut. The kernel's memory, but for what is being read. */
+  readonly data: Buffer;
   readonly #consumerPage: MappedMemory;
   readonly #producerPages: MappedMemory;
   readonly #consumed: BigUint64Array;
   readonly #produced: BigUint64Array;
   readonly #headers: Uint32Array;
-  readonly #data: Buffer;
-  readonly #mask: number;
-  #position: bigint;
+  readonly #bytes: number;
+  #position: number;
 
   /** `bytes` is the map's size. One reader at a time: what it read is gone for all. The descriptor stays the caller's, and may be closed. Throws SystemError. */
   constructor(fd: number, bytes: number) {
@@ -28,27 +29,30 @@ export class BpfRing implements Disposable {
     this.#consumed = new BigUint64Array(this.#consumerPage.bytes, 0, 1);
     this.#produced = new BigUint64Array(this.#producerPages.bytes, 0, 1);
     this.#headers = new Uint32Array(this.#producerPages.bytes, page, bytes / 2);
-    this.#data = Buffer.from(this.#producerPages.bytes, page, 2 * bytes);
-    this.#mask = bytes - 1;
-    this.#position = Atomics.load(this.#consumed, 0);
+    this.data = Buffer.from(this.#producerPages.bytes, page, 2 * bytes);
+    this.#bytes = bytes;
+    this.#position = Number(Atomics.load(this.#consumed, 0));
   }
 
   /**
-   * Gives every finished record to `take`, which must not keep it: the memory is the kernel's again
-   * afterwards. At most `max`; returns how many.
+   * Tells `take` where in `data` each finished record begins, at most `max` of them; returns how many. When
+   * this returns or `take` throws, what was told is the kernel's memory again.
    */
-  read(take: (record: Buffer) => void, max: number): number {
+  read(take: (at: number) => void, max: number): number {
+    const until = Number(Atomics.load(this.#produced, 0));
     let taken = 0;
-    while (taken < max && this.#position < Atomics.load(this.#produced, 0)) {
-      const at = Number(this.#position & BigInt(this.#mask));
-      const header = Atomics.load(this.#headers, at / 4);
-      if ((header & BUSY) !== 0) break;
-      const length = header & ~(BUSY | DISCARDED);
-      const begin = at + HEADER_BYTES;
-      if ((header & DISCARDED) === 0) take(this.#data.subarray(begin, begin + length));
-      this.#position += BigInt((HEADER_BYTES + length + 7) & ~7);
-      Atomics.store(this.#consumed, 0, this.#position);
-      taken++;
+    try {
+      while (taken < max && this.#position < until) {
+        const at = this.#position % this.#bytes;
+        const header = Atomics.load(this.#headers, at / 4);
+        if ((header & BUSY) !== 0) break;
+        const length = header & ~(BUSY | DISCARDED);
+        this.#position += (HEADER_BYTES + length + 7) & ~7;
+        taken++;
+        if ((header & DISCARDED) === 0) take(at + HEADER_BYTES);
+      }
+    } finally {
+      Atomics.store(this.#consumed, 0, BigInt(this.#position));
     }
     return taken;
   }

@@ -2,7 +2,7 @@
 // enrolled; ztunnel adds its listeners and its lease; the programs (bpf/) read all of it.
 
 import { join } from "node:path";
-import type { Ip } from "../net/ip.ts";
+import { type Ip, ipFamily } from "../net/ip.ts";
 import { errorCode } from "../process/errors.ts";
 import { CONSTANTS, Counter, MAPS, Role, SlotFlag, STRUCTS } from "./bpf-layout.gen.ts";
 import { addressBytes, readAddress, u32, u64 } from "./bpf-bytes.ts";
@@ -92,6 +92,9 @@ export class Steering implements Disposable {
   /** From now on the namespace's sockets are captured. Throws E2BIG when the node is full. */
   enrol(netnsCookie: bigint, slot: number): void {
     this.#map("pods").set(u64(netnsCookie), u32(slot));
+    this.#setOccupant(slot, (value) => {
+      value.writeBigUInt64LE(netnsCookie, STRUCTS.occupant.netns);
+    });
   }
 
   /**
@@ -101,7 +104,10 @@ export class Steering implements Disposable {
   release(netnsCookie: bigint): boolean {
     const slot = this.slotOf(netnsCookie);
     const wasEnrolled = this.#map("pods").delete(u64(netnsCookie));
-    if (slot !== undefined) this.direct.revoke(slot);
+    if (slot !== undefined) {
+      this.#setOccupant(slot, (value) => value.writeBigUInt64LE(0n, STRUCTS.occupant.netns));
+      this.direct.revoke(slot);
+    }
     return wasEnrolled;
   }
 
@@ -138,6 +144,7 @@ export class Steering implements Disposable {
     for (const ip of this.addresses(slot)) {
       if (!wanted.includes(ip)) map.delete(addressKey(slot, ip));
     }
+    this.#setOccupant(slot, (value) => writeAddresses(value, wanted));
   }
 
   addresses(slot: number): Ip[] {
@@ -240,8 +247,26 @@ export class Steering implements Disposable {
     for (const map of this.#maps.values()) map.close();
   }
 
+  #setOccupant(slot: number, change: (value: Buffer) => void): void {
+    const value = this.#map("occupants").get(u32(slot))!;
+    change(value);
+    this.#map("occupants").set(u32(slot), value);
+  }
+
   #map(name: MapName): BpfMap {
     return this.#maps.get(name)!;
+  }
+}
+
+/** Of `struct occupant`: the first of each family, or none. */
+function writeAddresses(value: Buffer, addresses: readonly Ip[]): void {
+  const { occupant, address } = STRUCTS;
+  for (const [family, offset] of [
+    [4, occupant.ipv4],
+    [6, occupant.ipv6],
+  ] as const) {
+    const ip = addresses.find((one) => ipFamily(one) === family);
+    value.set(ip === undefined ? Buffer.alloc(address.bytes) : addressBytes(ip), offset);
   }
 }
 

@@ -232,7 +232,7 @@ export class DirectPaths {
       if (!this.#permit({ source: from, sourceIps, target, to })) return;
     }
     try {
-      kernel.allow(from.cookie, called, backends);
+      kernel.allow({ netns: from.cookie, slot: from.slot }, called, backends);
       this.#grants.set(key, { source: from, called, backends });
     } catch (error) {
       const address = formatSocketAddress(called);

@@ -52,7 +52,8 @@ export class FlowAccounts {
   readonly #kernel: DirectKernel;
   /** By the flow's cookie. */
   readonly #live = new Map<bigint, LiveFlow>();
-  readonly #accounts = new Map<string, Account>();
+  /** By what they are between. */
+  readonly #accounts = new Map<number, Account>();
   readonly #pods = new Map<bigint, DirectPod>();
   readonly #workloads = new WeakMap<Pod, Workload>();
   #podsChanged = 0;
@@ -122,12 +123,13 @@ export class FlowAccounts {
   }
 
   #book(ended: EndedFlow): void {
-    const known = this.#live.get(ended.cookie);
+    const known = this.#live.size === 0 ? undefined : this.#live.get(ended.cookie);
     const account = this.#accountOf(ended);
-    const why = ended.aborted ? account.objection : undefined;
+    const why = account.objection !== undefined && ended.aborted ? account.objection : undefined;
     const isOrdinary = known === undefined && why === undefined;
     if (isOrdinary && !this.#context.telemetry.access.enabled("info")) {
-      for (const one of account.series) one.add(ended.bytesReceived, ended.bytesSent);
+      const { bytesReceived, bytesSent } = ended;
+      for (const one of account.series) one.add(bytesReceived, bytesSent);
       return;
     }
     const live = known ?? this.#open(ended.flow, ended.endedNs);

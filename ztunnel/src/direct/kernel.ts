@@ -4,7 +4,7 @@
 import type { Clock } from "@ambit/common/process/clock.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
-import type { DirectBackend, DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
+import type { DirectBackend, DirectFlow, DirectSource } from "@ambit/common/sys/bpf-direct.ts";
 import type { EndedFlow } from "@ambit/common/sys/bpf-direct-ended.ts";
 import { Steering } from "@ambit/common/sys/bpf-steering.ts";
 import {
@@ -20,7 +20,7 @@ export interface DirectKernel {
   generation(slot: number): number;
   revoke(slot: number): void;
   /** Throws SystemError: E2BIG when there is no room. */
-  allow(netns: bigint, called: SocketAddress, backends: readonly DirectBackend[]): void;
+  allow(source: DirectSource, called: SocketAddress, backends: readonly DirectBackend[]): void;
   withdraw(netns: bigint, called: SocketAddress): void;
   withdrawAll(): void;
   flows(): DirectFlow[];
@@ -52,7 +52,7 @@ export function openDirectKernel(pins: string, clock: Clock): DirectKernel {
     addresses: (slot) => addresses().get(slot) ?? [],
     generation: (slot) => direct.generation(slot),
     revoke: (slot) => direct.revoke(slot),
-    allow: (netns, called, backends) => direct.allow(netns, called, backends),
+    allow: (source, called, backends) => direct.allow(source, called, backends),
     withdraw: (netns, called) => void direct.withdraw(netns, called),
     withdrawAll: () => void direct.withdrawAll(),
     flows: () => direct.flows(),

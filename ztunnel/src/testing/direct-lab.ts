@@ -3,7 +3,7 @@
 
 import { type Ip, parseIp } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
-import type { DirectBackend, DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
+import type { DirectBackend, DirectFlow, DirectSource } from "@ambit/common/sys/bpf-direct.ts";
 import type { EndedFlow } from "@ambit/common/sys/bpf-direct-ended.ts";
 import { type TcpSocket, TcpState } from "@ambit/common/sys/sock-diag.ts";
 import { memoryLog } from "@ambit/common/telemetry/log.ts";
@@ -48,7 +48,7 @@ export class FakeDirectKernel implements DirectKernel {
     this.generations.set(slot, this.generation(slot) + 1);
   }
 
-  allow(netns: bigint, called: SocketAddress, backends: readonly DirectBackend[]): void {
+  allow({ netns }: DirectSource, called: SocketAddress, backends: readonly DirectBackend[]): void {
     if (this.verdicts.size >= this.room) throw new Error("E2BIG");
     this.verdicts.set(verdictKey(netns, called), backends);
   }
@@ -201,6 +201,8 @@ export function directFlow(
   };
 }
 
+const kinds = new Map<string, number>();
+
 export function endedFlow(
   flow: DirectFlow,
   {
@@ -210,7 +212,8 @@ export function endedFlow(
     aborted = false,
   }: { received: number; sent: number; endedNs?: bigint; aborted?: boolean },
 ): EndedFlow {
-  const between = `${flow.netns} ${flow.slot} ${formatSocketAddress(flow.destination)}`;
+  const kind = `${flow.netns} ${flow.slot} ${formatSocketAddress(flow.destination)}`;
+  const between = kinds.getOrInsertComputed(kind, () => kinds.size);
   const { cookie } = flow;
   return { flow, cookie, between, endedNs, aborted, bytesReceived: received, bytesSent: sent };
 }
