@@ -1,4 +1,6 @@
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
+import { LongestFirst } from "./scripts/longest-first.ts";
 
 // Unit tests run beside the code in every workspace. After them come the tests that need root and network
 // namespaces (`*.netns.test.ts`), two files at a time: much of their time they wait, and each makes
@@ -7,6 +9,9 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     testTimeout: 20_000,
+    sequence: { sequencer: LongestFirst },
+    // Tests start hundreds of programs: what was compiled once is compiled for all.
+    env: { NODE_COMPILE_CACHE: join(import.meta.dirname, ".cache/compile") },
     projects: [
       {
         extends: true,

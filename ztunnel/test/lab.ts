@@ -33,6 +33,12 @@ const CONNECT_TIMEOUT_MS = 5_000;
 /** Between two questions to another process, which cannot tell us by itself. */
 const POLL_MS = 10;
 
+/** Of the environment only these are handed on; the cache spares a program half of its start. */
+const SHARED_ENV: NodeJS.ProcessEnv = {
+  PATH: process.env["PATH"],
+  NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"],
+};
+
 let labs = 0;
 
 export class Lab implements Disposable {
@@ -185,7 +191,7 @@ export class Ztunnel {
   constructor({ netns, netnsFd, program }: Place, env: Readonly<Record<string, string>>) {
     this.#netnsFd = netnsFd;
     this.#child = spawn("ip", ["netns", "exec", netns, ...program], {
-      env: { PATH: process.env["PATH"], ...env },
+      env: { ...SHARED_ENV, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) {
