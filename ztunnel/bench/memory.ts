@@ -14,8 +14,8 @@ export const WORKLOADS = 10_000;
 export const CONNECTIONS = 1_000;
 
 const CLIENTS = resolve(import.meta.dirname, "idle-clients.ts");
-/** What was allocated to get there is collected and given back before anyone looks. */
-const SETTLE_MS = 5_000;
+/** What was allocated to get there is collected and given back before anyone looks: `tidyWhenIdle`. */
+const SETTLE_MS = 15_000;
 
 export interface MemoryRow {
   readonly contender: string;
@@ -24,7 +24,7 @@ export interface MemoryRow {
   readonly connectionKiB: number;
 }
 
-/** Takes some ten seconds. */
+/** Takes some forty seconds. */
 export async function measureMemory(
   contender: Contender,
   topology: Topology,

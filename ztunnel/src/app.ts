@@ -20,6 +20,7 @@ import { ZdsClient } from "./inpod/zds-client.ts";
 import { MainMetrics } from "./metrics.ts";
 import { type ServerPlan, startServers } from "./servers.ts";
 import { WorkerHost, type WorkerEvents } from "./worker/host.ts";
+import { tidyWhenIdle } from "./worker/idle-memory.ts";
 import type { WorkerMessage } from "./worker/protocol.ts";
 import { type Mesh, startMesh } from "./xds/mesh.ts";
 
@@ -74,6 +75,7 @@ export class App {
       requireCapabilities("ztunnel", ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
     } else if (config.packetMark !== undefined) requireCapabilities("ztunnel", ["CAP_NET_ADMIN"]);
     const app = new App(config, log);
+    tidyWhenIdle(app.#clock);
     try {
       await app.#start();
       return app;

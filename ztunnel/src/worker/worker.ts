@@ -7,7 +7,6 @@ import { assert } from "@ambit/common/process/assert.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
-import { tidyMemory } from "@ambit/common/process/tidy-memory.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
 import { parseRevocationLists } from "@ambit/common/tls/revocation-list.ts";
@@ -37,7 +36,7 @@ import { OpenSockets } from "../telemetry/open-sockets.ts";
 import { PodMetrics } from "../telemetry/pod-metrics.ts";
 import { TrafficMetrics } from "../telemetry/traffic-metrics.ts";
 import { CertificateView } from "./certificates.ts";
-import { LargeUpdates } from "./large-update.ts";
+import { tidyWhenIdle } from "./idle-memory.ts";
 import { DemandView } from "./demand-view.ts";
 import type {
   RequestMessage,
@@ -59,10 +58,6 @@ const onDemandDns = new OnDemandDnsMetrics();
 const sockets = new OpenSockets();
 const podMetrics = new PodMetrics(threadCpuSeconds);
 const proxies = new Map<string, PodProxy>();
-/** Connections are not kept waiting for it. */
-const largeUpdates = new LargeUpdates(systemClock, () => {
-  if (context.connections.size === 0) tidyMemory();
-});
 let selfProxy: SelfProxy | undefined;
 
 const tell = (message: WorkerMessage) => port.postMessage(message);
@@ -127,7 +122,6 @@ const handlers: Handlers = {
     direct.review(context);
     warmCertificates();
     if (kind === "address") dropStaleTunnels(context, pods());
-    largeUpdates.applied(update.upserts.length);
     return rejections;
   },
   addPod: async ({ uid, info, netnsFd, steering }) => {
@@ -245,5 +239,6 @@ async function handle<N extends RequestName>({ id, name, ask }: RequestMessage<N
 
 port.on("message", (message: RequestMessage) => void handle(message));
 tell({ type: "ready" });
+tidyWhenIdle(systemClock);
 // Whoever starts from the cache never loads the stripper of types, which costs each thread 10 MiB.
 flushCompileCache();

@@ -16,12 +16,9 @@ import { TYPE_ADDRESS, TYPE_AUTHORIZATION } from "@ambit/common/xds/resource-typ
 import type { Config } from "../config.ts";
 import type { MainMetrics } from "../metrics.ts";
 import type { Workers } from "../worker/host.ts";
-import { LargeUpdates } from "../worker/large-update.ts";
 import type { XdsKind } from "../worker/protocol.ts";
 import type { ResourceUpsert } from "../state/mesh-state.ts";
 import { UserError } from "@ambit/common/process/errors.ts";
-
-const largeUpdates = new LargeUpdates(systemClock);
 
 export interface Mesh {
   /** Resolves when the workers have the whole state for the first time. */
@@ -104,7 +101,6 @@ async function applyEverywhere(
     removed: update.removed,
   };
   const [rejections] = await workers.askAll("xds", { kind, update: plain });
-  largeUpdates.applied(update.upserts.length);
   return rejections ?? [];
 }
 
@@ -118,7 +114,6 @@ async function loadLocalMesh(config: Config, workers: Workers, log: Logger): Pro
     ...(await apply("authorization", authorizations)),
     ...(await apply("address", addresses)),
   ];
-  largeUpdates.applied(addresses.length);
   if (rejected.length > 0) {
     const list = rejected.map(({ name, reason }) => `${name}: ${reason}`).join("; ");
     throw new UserError(`the local mesh has resources that cannot be used: ${list}`);
