@@ -6,6 +6,7 @@ export type AgentErrorCode =
   | "command-missing"
   | "command-failed"
   | "command-timed-out"
+  | "routes-failed"
   | "bpf-failed"
   | "ztunnel-absent"
   | "ztunnel-rejected"

@@ -3,6 +3,7 @@
 // natural addresses, no conntrack, no NAT. What of the node's probe exemption needs addresses translated is
 // another backend's.
 
+import { isDeepStrictEqual } from "node:util";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
 import type { SlotState } from "@ambit/common/sys/bpf-steering.ts";
@@ -41,6 +42,8 @@ export class EbpfBackend implements RedirectionBackend {
   readonly #node: EbpfNode;
   readonly #probes: ProbeHost;
   readonly #kubelet: Pick<KubeletSockets, "problem">;
+  /** The probes that are known by address, as last written. */
+  #translated: ProbeTargets | undefined;
   /** By cookie; what the kernel has, and what is being installed. */
   readonly #slots: Map<bigint, number>;
 
@@ -63,7 +66,7 @@ export class EbpfBackend implements RedirectionBackend {
     try {
       this.#node.steering.setAddresses(slot, podAddresses(netns));
       requireMarkedAnswers(netns, redirection.ipv6);
-      await installReturnRoutes(netns, redirection.ipv6, sources(netns));
+      installReturnRoutes(netns, redirection.ipv6, sources(netns));
       this.#node.attachPod(cookie, netns, slot);
     } catch (error) {
       throw asAgentError(error);
@@ -105,7 +108,7 @@ export class EbpfBackend implements RedirectionBackend {
     // ztunnel cuts these connections anyway; without the route their next bytes would leave in plain text.
     await endConnections(netns, CONNECTION_MARK);
     this.retire(netns);
-    await removeReturnRoutes(netns);
+    removeReturnRoutes(netns);
     for (const name of MARK_SYSCTLS) setNetSysctl(netns.fd, name, "0");
   }
 
@@ -147,7 +150,7 @@ export class EbpfBackend implements RedirectionBackend {
 
   async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {
     const cookie = cookieOfNetns(netns.fd);
-    const routes = await verifyReturnRoutes(netns, redirection.ipv6);
+    const routes = verifyReturnRoutes(netns, redirection.ipv6);
     const slot = this.#node.steering.slotOf(cookie);
     if (slot === undefined) return routes === "absent" ? "absent" : "drifted";
     return routes === "ok" && this.#isSteered(netns, cookie, slot, redirection) ? "ok" : "drifted";
@@ -166,10 +169,18 @@ export class EbpfBackend implements RedirectionBackend {
       steering.allowProbes(ip, slot);
       bySocket.add(ip);
     }
-    await this.#probes.installHost(new Map([...targets].filter(([ip]) => !bySocket.has(ip))));
+    await this.#translateProbes(new Map([...targets].filter(([ip]) => !bySocket.has(ip))));
     for (const ip of steering.probeTargets().keys()) {
       if (!bySocket.has(ip)) steering.forbidProbes(ip);
     }
+  }
+
+  /** Only when that changes: it takes a program that has to be started. */
+  async #translateProbes(targets: ProbeTargets): Promise<void> {
+    if (isDeepStrictEqual(this.#translated, targets)) return;
+    this.#translated = undefined;
+    await this.#probes.installHost(targets);
+    this.#translated = targets;
   }
 
   /** Whose an address is that is known by slot only, is not known. */
@@ -182,6 +193,7 @@ export class EbpfBackend implements RedirectionBackend {
   async removeHost(): Promise<void> {
     const { steering } = this.#node;
     for (const ip of steering.probeTargets().keys()) steering.forbidProbes(ip);
+    this.#translated = undefined;
     await this.#probes.removeHost();
   }
 
@@ -227,7 +239,7 @@ function slotState({ inboundCapture, dnsCapture }: PodRedirection): SlotState {
 }
 
 function sources(netns: NetnsHandle) {
-  return { "-4": preferredSource(netns, 4), "-6": preferredSource(netns, 6) };
+  return { 4: preferredSource(netns, 4), 6: preferredSource(netns, 6) };
 }
 
 function sameAddresses(a: readonly Ip[], b: readonly Ip[]): boolean {

@@ -32,7 +32,7 @@ afterAll(() => harness.close());
 function makePod(number: number): NetnsHandle {
   const netns = createNetns();
   const address = `10.200.${number >> 8}.${number & 255}/32`;
-  const commands = `link set lo up\naddr add ${address} dev lo\naddr add fd77:9::${number}/128 dev lo\n`;
+  const commands = `link set lo up\naddr add ${address} dev lo\naddr add fd77:9::${number}/128 dev lo nodad\n`;
   inNetns(netns.fd, () => execFileSync("ip", ["-batch", "-"], { input: commands }));
   return netns;
 }

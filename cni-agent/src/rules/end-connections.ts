@@ -29,5 +29,5 @@ export async function removeTranslation(
 ): Promise<void> {
   await endConnections(netns, PROXY_MARK);
   await backend.removeRules(netns);
-  await removeReturnRoutes(netns);
+  removeReturnRoutes(netns);
 }

@@ -44,7 +44,7 @@ export class IptablesBackend implements TranslatingBackend {
   }
 
   async install(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
-    await installReturnRoutes(netns, redirection.ipv6);
+    installReturnRoutes(netns, redirection.ipv6);
     await Promise.all(
       families().map((family) =>
         this.#change(netns, family, wantedTables(redirection, family), POD_LOCK),
@@ -79,7 +79,7 @@ export class IptablesBackend implements TranslatingBackend {
     const rules = listings.map((listing, index) => compareTables(listing, wanted[index]!));
     const surplus = rules.some((state, index) => wanted[index]!.length === 0 && state !== "ok");
     if (surplus) return "drifted";
-    const routes = await verifyReturnRoutes(netns, redirection.ipv6);
+    const routes = verifyReturnRoutes(netns, redirection.ipv6);
     const states = [routes, ...rules.filter((_, index) => wanted[index]!.length > 0)];
     return states.every((state) => state === routes) ? routes : "drifted";
   }

@@ -2,7 +2,10 @@
 // istio-ambient-nat on the node. Each change is one nft transaction, which is the guard: packets meet
 // the old rules or the new ones. Routes come first and go last; without marks they do nothing.
 
+import { errorMessage } from "@ambit/common/process/errors.ts";
+import { hasInetTable } from "@ambit/common/sys/netlink-nftables.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
+import { AgentError } from "../errors.ts";
 import type {
   PodRedirection,
   ProbeTargets,
@@ -29,7 +32,7 @@ export class NftablesBackend implements TranslatingBackend {
   }
 
   async install(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
-    await installReturnRoutes(netns, redirection.ipv6);
+    installReturnRoutes(netns, redirection.ipv6);
     const tables = podTables(redirection);
     await applyScript(netns, renderInstall(tables, unwanted(tables)));
   }
@@ -43,9 +46,14 @@ export class NftablesBackend implements TranslatingBackend {
     return removeTranslation(this, netns);
   }
 
-  async isPresent(netns: NetnsHandle): Promise<boolean> {
-    const tables = await runChecked(netns, ["nft", "list", "tables", "inet"]);
-    return tables.split(/\s+/).includes(NAT_TABLE);
+  /** Asked of the kernel itself: every enrolment does. */
+  isPresent(netns: NetnsHandle): Promise<boolean> {
+    try {
+      return Promise.resolve(hasInetTable(netns.fd, NAT_TABLE));
+    } catch (error) {
+      const message = `cannot look for nftables rules in the pod: ${errorMessage(error)}`;
+      return Promise.reject(new AgentError("command-failed", message, error));
+    }
   }
 
   async removeRules(netns: NetnsHandle): Promise<void> {
@@ -54,10 +62,8 @@ export class NftablesBackend implements TranslatingBackend {
 
   async verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {
     const tables = podTables(redirection);
-    const [listing, routes] = await Promise.all([
-      runChecked(netns, ["nft", "-s", "list", "ruleset", "inet"]),
-      verifyReturnRoutes(netns, redirection.ipv6),
-    ]);
+    const listing = await runChecked(netns, ["nft", "-s", "list", "ruleset", "inet"]);
+    const routes = verifyReturnRoutes(netns, redirection.ipv6);
     const rules = compareListing(listing, tables, unwanted(tables));
     return rules === routes ? rules : "drifted";
   }

@@ -1,82 +1,72 @@
 // Policy routing inside a pod: packets marked as answers to ztunnel's spoofed connections are local,
-// whatever their destination (`ip rule` by mark, table 100). Both families where IPv6 is on.
+// whatever their destination (a rule by mark, table 100). Both families where IPv6 is on.
 
 import { readFileSync } from "node:fs";
-import type { Ip } from "@ambit/common/net/ip.ts";
+import type { Ip, IpFamily } from "@ambit/common/net/ip.ts";
+import { errorMessage } from "@ambit/common/process/errors.ts";
+import { PolicyRouting } from "@ambit/common/sys/netlink-route.ts";
 import { inNetns, type NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { AgentError } from "../errors.ts";
 import type { RulesState } from "./backend.ts";
-import { runCommand } from "./run-command.ts";
 import * as wire from "./wire.ts";
 
-type Family = "-4" | "-6";
-
-const MARK = wire.maskedMark(wire.CONNECTION_MARK);
-const RULE = `priority ${wire.RULE_PRIORITY} fwmark ${MARK} lookup ${wire.ROUTE_TABLE}`;
-const ROUTE = `local default dev lo table ${wire.ROUTE_TABLE}`;
-
-/** `ip -force` reports each failed line and goes on; these two mean that it was done before. */
-const ALREADY = /File exists|No such file or directory|No such process/;
+const TABLE = wire.ROUTE_TABLE;
+const RULE = {
+  priority: wire.RULE_PRIORITY,
+  mark: wire.CONNECTION_MARK,
+  mask: wire.MARK_MASK,
+  table: TABLE,
+};
 
 /** The address that marked connections of each family are made from; undefined: the kernel's choice. */
-export type RouteSources = Partial<Readonly<Record<Family, Ip | undefined>>>;
+export type RouteSources = Partial<Readonly<Record<IpFamily, Ip | undefined>>>;
 
-export async function installReturnRoutes(
+/** Who makes no connections by the route gives no sources, and leaves the route of somebody who does. */
+export function installReturnRoutes(
   netns: NetnsHandle,
   ipv6: boolean,
   sources?: RouteSources,
-): Promise<void> {
-  const batch = (family: Family) => {
-    const source = sources?.[family] === undefined ? "" : ` src ${sources[family]}`;
-    // Who makes no connections by the route leaves that of somebody who does.
-    const verb = sources === undefined ? "add" : "replace";
-    return `route ${verb} ${ROUTE}${source}\nrule add ${RULE}\n`;
-  };
-  await Promise.all(families(netns, ipv6).map((family) => runBatch(netns, family, batch(family))));
+): void {
+  withRouting(netns, (routing) => {
+    for (const family of families(netns, ipv6)) {
+      routing.addLocalRoute(family, TABLE, sources?.[family], sources !== undefined);
+      routing.addRule(family, RULE);
+    }
+  });
 }
 
-export async function removeReturnRoutes(netns: NetnsHandle): Promise<void> {
-  const batch = `rule del ${RULE}\nroute del ${ROUTE}\n`;
-  await Promise.all(families(netns, true).map((family) => runBatch(netns, family, batch)));
+export function removeReturnRoutes(netns: NetnsHandle): void {
+  withRouting(netns, (routing) => {
+    for (const family of families(netns, true)) {
+      routing.removeRule(family, RULE);
+      routing.removeLocalRoute(family, TABLE);
+    }
+  });
 }
 
-export async function verifyReturnRoutes(netns: NetnsHandle, ipv6: boolean): Promise<RulesState> {
-  const wanted = families(netns, ipv6);
-  const counts = await Promise.all(wanted.map((family) => countPresent(netns, family)));
-  const present = counts.reduce((sum, count) => sum + count, 0);
-  if (present === 0) return "absent";
-  return present === wanted.length * 2 ? "ok" : "drifted";
-}
-
-/** How many of the two, rule and route, are there. */
-async function countPresent(netns: NetnsHandle, family: Family): Promise<number> {
-  const listing = await runBatch(
-    netns,
-    family,
-    `rule show priority ${wire.RULE_PRIORITY}\nroute show table ${wire.ROUTE_TABLE}\n`,
+export function verifyReturnRoutes(netns: NetnsHandle, ipv6: boolean): RulesState {
+  const found = withRouting(netns, (routing) =>
+    families(netns, ipv6).flatMap((family) => [
+      routing.hasRule(family, RULE),
+      routing.hasLocalRoute(family, TABLE),
+    ]),
   );
-  const rule = new RegExp(`fwmark ${MARK} lookup ${wire.ROUTE_TABLE}`).test(listing);
-  return Number(rule) + Number(/^local default dev lo/m.test(listing));
+  if (!found.includes(true)) return "absent";
+  return found.includes(false) ? "drifted" : "ok";
 }
 
-async function runBatch(netns: NetnsHandle, family: Family, batch: string): Promise<string> {
-  const { stdout, stderr } = await runCommand(
-    netns,
-    ["ip", family, "-force", "-batch", "-"],
-    batch,
-  );
-  const problems = stderr
-    .split("\n")
-    .filter((line) => line !== "" && !line.startsWith("Command failed") && !ALREADY.test(line))
-    .filter((line) => !line.startsWith("Dump terminated"));
-  if (problems.length > 0) {
-    throw new AgentError("command-failed", `ip ${family} in the pod: ${problems.join("; ")}`);
+/** Throws AgentError. */
+function withRouting<T>(netns: NetnsHandle, action: (routing: PolicyRouting) => T): T {
+  try {
+    using routing = new PolicyRouting(netns.fd);
+    return action(routing);
+  } catch (error) {
+    throw new AgentError("routes-failed", `routes in the pod: ${errorMessage(error)}`, error);
   }
-  return stdout;
 }
 
-function families(netns: NetnsHandle, ipv6: boolean): Family[] {
-  return ipv6 && ipv6Enabled(netns) ? ["-4", "-6"] : ["-4"];
+function families(netns: NetnsHandle, ipv6: boolean): IpFamily[] {
+  return ipv6 && ipv6Enabled(netns) ? [4, 6] : [4];
 }
 
 /** Without IPv6 on lo there is nothing to route to. */

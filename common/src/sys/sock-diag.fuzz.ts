@@ -2,21 +2,23 @@
 
 import { assert } from "../process/assert.ts";
 import { SystemError } from "./libc.ts";
-import { readAnswer, type TcpSocket } from "./sock-diag.ts";
+import { type NetlinkMessage, readMessages } from "./netlink.ts";
+import { decodeSockets } from "./sock-diag.ts";
 
 export const name = "sock-diag";
 
 export function fuzz(data: Uint8Array): void {
-  const sockets: TcpSocket[] = [];
+  const messages: NetlinkMessage[] = [];
   try {
-    readAnswer(Buffer.from(data), sockets);
+    readMessages(Buffer.from(data), messages, "fuzz");
+    const sockets = decodeSockets(messages);
+    assert(
+      sockets.every(({ local }) => local.port <= 65_535),
+      "a port has sixteen bits",
+    );
   } catch (error) {
     assert(error instanceof SystemError, "bad bytes are told as such");
   }
-  assert(
-    sockets.every(({ local }) => local.port <= 65_535),
-    "a port has sixteen bits",
-  );
 }
 
 export function corpus(): Uint8Array[] {
