@@ -3,16 +3,20 @@
 import type { StreamListener } from "../http2/stream.ts";
 
 export class EarlyBytes implements StreamListener {
-  /** Replaced by a client that waits for the answer. */
-  onHeaders: StreamListener["onHeaders"] = () => undefined;
+  readonly onHeaders: StreamListener["onHeaders"];
   readonly slices: Buffer[] = [];
   ended = false;
   abortCode: number | undefined;
   lost: string | undefined;
   readonly #onAbort: (code: number) => void;
 
-  constructor(onAbort: (code: number) => void = () => undefined) {
+  /** `onHeaders` is for a client that waits for the answer. */
+  constructor(
+    onAbort: (code: number) => void = () => undefined,
+    onHeaders: StreamListener["onHeaders"] = () => undefined,
+  ) {
     this.#onAbort = onAbort;
+    this.onHeaders = onHeaders;
   }
 
   onData(slice: Buffer): void {

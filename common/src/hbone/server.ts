@@ -76,6 +76,7 @@ export class HboneServerConnection {
       {
         role: "server",
         ...options.settings,
+        earlyConnectData: true,
         limits: SERVER_LIMITS,
         clock: options.clock,
         pingIntervalMs: PING_INTERVAL_MS,

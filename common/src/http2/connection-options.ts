@@ -10,6 +10,8 @@ export interface ConnectionOptions {
   readonly streamWindowBytes: number;
   readonly connectionWindowBytes: number;
   readonly frameBytesMax: number;
+  /** Server: tell the peer that DATA may follow a CONNECT before we answer it. */
+  readonly earlyConnectData?: boolean;
   readonly limits: Http2Limits;
   readonly clock: Clock;
   /** First PING after this long, and this long after each answer. */

@@ -116,6 +116,11 @@ export class Http2Connection implements FrameHandler {
     return this.#peer.concurrentStreamsMax;
   }
 
+  /** The peer takes DATA behind a CONNECT that it has not answered yet. */
+  get peerTakesEarlyData(): boolean {
+    return this.#peer.earlyConnectData;
+  }
+
   get frameBytesMax(): number {
     return Math.min(this.#peer.frameBytesMax, this.#options.frameBytesMax);
   }

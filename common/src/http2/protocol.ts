@@ -36,6 +36,8 @@ export const Setting = {
   INITIAL_WINDOW_SIZE: 4,
   MAX_FRAME_SIZE: 5,
   MAX_HEADER_LIST_SIZE: 6,
+  /** Ours, from the range for private use: 1 says that DATA may follow a CONNECT before its answer. */
+  EARLY_CONNECT_DATA: 0xf0a7,
 } as const;
 
 export const ErrorCode = {

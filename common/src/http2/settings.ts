@@ -19,6 +19,8 @@ export interface Settings {
   readonly initialWindowBytes: number;
   readonly frameBytesMax: number;
   readonly headerListBytesMax: number | undefined;
+  /** DATA may follow a CONNECT before it is answered, and is kept or dropped as the answer is. */
+  readonly earlyConnectData: boolean;
 }
 
 /** What holds before the peer's SETTINGS arrive (RFC 9113 §6.5.2). */
@@ -29,6 +31,7 @@ export const INITIAL_SETTINGS: Settings = {
   initialWindowBytes: INITIAL_WINDOW_BYTES,
   frameBytesMax: FRAME_PAYLOAD_BYTES_MIN,
   headerListBytesMax: undefined,
+  earlyConnectData: false,
 };
 
 const ENTRY_BYTES = 6;
@@ -45,6 +48,7 @@ export function encodeSettings(settings: Partial<Settings>): Buffer {
   add(Setting.INITIAL_WINDOW_SIZE, settings.initialWindowBytes);
   add(Setting.MAX_FRAME_SIZE, settings.frameBytesMax);
   add(Setting.MAX_HEADER_LIST_SIZE, settings.headerListBytesMax);
+  add(Setting.EARLY_CONNECT_DATA, settings.earlyConnectData ? 1 : undefined);
   const payload = Buffer.allocUnsafe(entries.length * ENTRY_BYTES);
   entries.forEach(([id, value], i) => {
     payload.writeUInt16BE(id, i * ENTRY_BYTES);
@@ -61,6 +65,7 @@ export function ownSettings(options: ConnectionOptions): Buffer {
     initialWindowBytes: streamWindowBytes,
     frameBytesMax,
     headerListBytesMax: limits.headerListBytesMax,
+    earlyConnectData: options.earlyConnectData ?? false,
   });
 }
 
@@ -97,6 +102,8 @@ function applyOne(settings: Settings, id: number, value: number): Settings {
       return { ...settings, frameBytesMax: value };
     case Setting.MAX_HEADER_LIST_SIZE:
       return { ...settings, headerListBytesMax: value };
+    case Setting.EARLY_CONNECT_DATA:
+      return { ...settings, earlyConnectData: value === 1 };
     default:
       return settings;
   }

@@ -64,7 +64,8 @@ export class Drain {
     this.#mode ??= mode;
     const idle = new Promise<void>((resolve) => {
       const before = this.#onIdle;
-      this.#onIdle = () => (before?.(), resolve());
+      const onIdle = () => (before?.(), resolve());
+      this.#onIdle = onIdle;
     });
     this.#started.abort();
     if (this.#holds === 0) return;

@@ -136,13 +136,14 @@ function whenConnected(
     }, timeoutMs);
     const request = node.newRequest("write");
     request.handle = handle;
-    request.oncomplete = (status) => {
+    const onComplete = (status: number) => {
       if (status === UV_ECANCELED) return;
       if (status < 0) return fail(errnoError("connect", status));
       clearTimeout(timer);
       resolve();
     };
+    request.oncomplete = onComplete;
     const status = handle.writeBuffer(request, NOTHING);
-    if (status < 0 || !node.writeWaits()) request.oncomplete(status);
+    if (status < 0 || !node.writeWaits()) onComplete(status);
   });
 }

@@ -16,10 +16,11 @@ export function readDirectly(socket: Duplex, onBytes: (bytes: Buffer) => void): 
   if (node === undefined || !handle || typeof handle.useUserBuffer !== "function") return;
   const endOrError = handle.onread;
   handle.useUserBuffer(readBuffer);
-  handle.onread = function onRead(this: StreamHandle, chunk?: ArrayBuffer): unknown {
+  const onRead = function (this: StreamHandle, chunk?: ArrayBuffer): unknown {
     const result = node.readResult();
     if (result <= 0) return endOrError.call(this, chunk);
     onBytes(readBuffer.subarray(0, result));
     return undefined;
   };
+  handle.onread = onRead;
 }

@@ -7,6 +7,7 @@ import { newTraceparent, traceIdOf } from "@ambit/common/hbone/traceparent.ts";
 import { ErrorCode } from "@ambit/common/http2/protocol.ts";
 import { isCaptureProbe } from "@ambit/common/net/capture-probe.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
+import { readWaiting } from "@ambit/common/sys/read-waiting.ts";
 import { assert } from "@ambit/common/process/assert.ts";
 import { resolveOutbound, type SettledRoute } from "../state/outbound-route.ts";
 import type { Workload } from "../state/workload.ts";
@@ -184,6 +185,12 @@ function offerDirectly({ context, pod, accepted, source, route }: Journey): void
   context.direct.offer(context, source, pod, accepted.destination);
 }
 
+/** Counts what leaves for the far side before there is a relay. */
+function counted(bytes: Buffer | undefined, counters: ByteCounters): Buffer | undefined {
+  counters.sent += bytes?.length ?? 0;
+  return bytes;
+}
+
 async function relayOut(
   journey: Journey,
   connection: Connection,
@@ -193,7 +200,14 @@ async function relayOut(
   const { context, pod, client, accepted, source, route, opened } = journey;
   switch (route.kind) {
     case "hbone": {
-      const order = { source, client: accepted.source, route, traceparent: journey.traceparent };
+      const order = {
+        source,
+        client: accepted.source,
+        route,
+        traceparent: journey.traceparent,
+        // Who waits to be told that the way is open has said nothing for its far end yet.
+        ...(opened === undefined && { early: () => counted(readWaiting(client), counters) }),
+      };
       const stream = await connection.unlessAborted(openTunnel(pod, order), (late) =>
         late.reset(ErrorCode.CANCEL),
       );

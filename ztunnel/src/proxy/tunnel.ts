@@ -25,12 +25,14 @@ export interface TunnelOrder {
   readonly client: SocketAddress;
   readonly route: HboneRoute;
   readonly traceparent: string;
+  /** What the client has sent already: taken when the tunnel can carry it (hbone/client.ts). */
+  readonly early?: () => Buffer | undefined;
 }
 
 /** Opens the tunnel for one connection. Rejects with a ProxyError that says which stage failed. */
 export async function openTunnel(
   pod: Pod,
-  { source, client, route, traceparent }: TunnelOrder,
+  { source, client, route, traceparent, early }: TunnelOrder,
 ): Promise<TunnelStream> {
   const key: PoolKey = {
     sourceIdentity: spiffeId(workloadIdentity(source)),
@@ -40,7 +42,7 @@ export async function openTunnel(
     workloadUid: route.destination.uid,
   };
   const headers = tunnelHeaders({ source, client, service: route.service, traceparent });
-  const request = { authority: route.authority, headers };
+  const request = { authority: route.authority, headers, ...(early && { early }) };
   return (await openStream(pod.pool.openTunnel(key, request))).stream;
 }
 
