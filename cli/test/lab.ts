@@ -153,10 +153,10 @@ export class Lab {
     return code === 0 ? stdout.trim() : `exit ${code}`;
   }
 
-  /** Starts a program in a pod, its standard output piped; it gets the signals that are sent to the child. */
+  /** Starts a program in a pod, with pipes; it gets the signals that are sent to the child. */
   inPod(pod: string, command: readonly string[]): ChildProcess {
     const args = ["local", "exec", pod, "--", ...command];
-    return spawn(AMBIT, args, { env: this.#env, stdio: ["ignore", "pipe", "inherit"] });
+    return spawn(AMBIT, args, { env: this.#env, stdio: ["pipe", "pipe", "inherit"] });
   }
 
   /** What curl in `pod` gets: the body, or "exit N". */

@@ -105,11 +105,11 @@ export class OrphanedMesh {
     while (existsSync(`/proc/${pid}`) && !isZombie(pid)) await pause(POLL_MS);
   }
 
-  /** Starts a program in NAME.NAMESPACE as one of the pod's own, its standard output piped. */
+  /** Starts a program in NAME.NAMESPACE as one of the pod's own, with pipes. */
   inPod(pod: string, command: readonly string[]): ChildProcess {
     const { pids } = this.#status.pods.find((each) => `${each.name}.${each.namespace}` === pod)!;
     const args = enter(placeOf(pids[0]!), command);
-    return spawn("nsenter", args, { stdio: ["ignore", "pipe", "inherit"] });
+    return spawn("nsenter", args, { stdio: ["pipe", "pipe", "inherit"] });
   }
 
   /** What is left is the lab's to remove. */

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Dialer } from "./dialer.ts";
 import { Lab, SOON } from "./lab.ts";
-import { MAIN_PORT, POLICY_CASES, type Reach } from "./policy-cases.ts";
+import { POLICY_CASES, type Reach } from "./policy-cases.ts";
 import { pod, SHOP } from "./shop.ts";
 
 /** Five of each eighteen cases: all kinds of fields are among them. */
@@ -13,30 +14,27 @@ metadata: { name: friends, labels: { istio.io/dataplane-mode: ambient } }
 ---
 ${pod("peer", { node: "node-1", namespace: "friends" })}`;
 
-const SOURCES = { client: "client.shop", peer: "peer.friends", legacy: "legacy.outside" } as const;
-
 const lab = new Lab();
 let farIp = "";
+let dialers: Readonly<Record<keyof Reach, Dialer>>;
 
 beforeAll(async () => {
   await lab.up(SHOP + FRIENDS);
   farIp = await lab.ipOf("far");
+  dialers = {
+    client: new Dialer(lab, "client.shop"),
+    peer: new Dialer(lab, "peer.friends"),
+    legacy: new Dialer(lab, "legacy.outside"),
+  };
 });
-afterAll(() => lab.down());
-
-/** The server on the main port answers HTTP, the one on the other port greets. */
-async function reaches(source: keyof Reach, port: number): Promise<boolean> {
-  if (port === MAIN_PORT) {
-    return (await lab.reach(SOURCES[source], `http://${farIp}:${port}/`)) === "reached";
-  }
-  const greeting = `require("net").connect(${port}, "${farIp}").on("error", () => {})
-    .setTimeout(3_000, function () { this.destroy(); }).pipe(process.stdout);`;
-  return (await lab.exec(SOURCES[source], process.execPath, "-e", greeting)).startsWith("220");
-}
+afterAll(async () => {
+  for (const dialer of Object.values(dialers)) dialer.close();
+  await lab.down();
+});
 
 async function reachOf(port: number): Promise<Reach> {
   const [client, peer, legacy] = await Promise.all(
-    (["client", "peer", "legacy"] as const).map((source) => reaches(source, port)),
+    [dialers.client, dialers.peer, dialers.legacy].map((dialer) => dialer.reaches(farIp, port)),
   );
   return { client: client!, peer: peer!, legacy: legacy! };
 }

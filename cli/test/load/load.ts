@@ -26,7 +26,7 @@ const USUAL: LoadOptions = {
 
 /** Whatever runs pods: a lab, or what is left of one. */
 export interface Pods {
-  /** Runs a program in NAME.NAMESPACE, with its standard output piped; a SIGTERM reaches it. */
+  /** Runs a program in NAME.NAMESPACE, with pipes; a SIGTERM reaches it. */
   inPod(pod: string, command: readonly string[]): ChildProcess;
 }
 
