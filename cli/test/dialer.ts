@@ -10,7 +10,8 @@ import type { Pods } from "./load/load.ts";
 
 /** What test-server.ts answers, over HTTP and where it speaks first. */
 const ANSWER = / sees |^220 /;
-const HTTP_PORT = 8080;
+/** Of the server that speaks first. */
+const FIRST_PORT = 9001;
 const REQUEST = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 const ANSWER_TIMEOUT_MS = 5_000;
 
@@ -40,7 +41,7 @@ function dial(host: string, port: number): Promise<"reached" | "refused"> {
   const { promise, resolve } = Promise.withResolvers<"reached" | "refused">();
   const socket = net.connect(port, host).setTimeout(ANSWER_TIMEOUT_MS);
   let text = "";
-  if (port === HTTP_PORT) socket.write(REQUEST);
+  if (port !== FIRST_PORT) socket.write(REQUEST);
   socket.on("data", (chunk: Buffer) => (text += chunk.toString()));
   socket.on("error", () => undefined);
   socket.on("timeout", () => socket.destroy());

@@ -1,15 +1,23 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Dialer } from "./dialer.ts";
 import { isOurs, Lab, SOON } from "./lab.ts";
 import { SHOP } from "./shop.ts";
 
 type Outcome = "reached" | "refused";
 
 const lab = new Lab();
-const FROM_CLIENT = ["client.shop", "http://far/"] as const;
-const FROM_LEGACY = ["legacy.outside", "http://far.shop/"] as const;
+const FROM_CLIENT = ["client.shop", "far"] as const;
+const FROM_LEGACY = ["legacy.outside", "far.shop"] as const;
+const dialers = new Map<string, Dialer>();
 
-beforeAll(() => lab.up(SHOP));
-afterAll(() => lab.down());
+beforeAll(async () => {
+  await lab.up(SHOP);
+  for (const [pod] of [FROM_CLIENT, FROM_LEGACY]) dialers.set(pod, new Dialer(lab, pod));
+});
+afterAll(async () => {
+  for (const dialer of dialers.values()) dialer.close();
+  await lab.down();
+});
 
 const peerAuthentication = (spec: string) => `
 apiVersion: security.istio.io/v1
@@ -26,14 +34,18 @@ spec: { action: ${action}, selector: { matchLabels: { app: ${app} } }, rules: ${
 /** While `yaml` is applied each client fares as told; afterwards all reach their server again. */
 async function bites(
   yaml: string,
-  checks: readonly (readonly [pod: string, url: string, outcome: Outcome])[],
+  checks: readonly (readonly [pod: string, service: string, outcome: Outcome])[],
 ): Promise<void> {
   await lab.whileApplied(yaml, async () => {
-    for (const [pod, url, outcome] of checks)
-      await expect.poll(() => lab.reach(pod, url), SOON).toBe(outcome);
+    for (const [pod, service, outcome] of checks)
+      await expect.poll(() => reach(pod, service), SOON).toBe(outcome);
   });
-  for (const [pod, url] of checks)
-    await expect.poll(() => lab.reach(pod, url), SOON).toBe("reached");
+  for (const [pod, service] of checks)
+    await expect.poll(() => reach(pod, service), SOON).toBe("reached");
+}
+
+async function reach(pod: string, service: string): Promise<Outcome> {
+  return (await dialers.get(pod)!.reaches(service, 80)) ? "reached" : "refused";
 }
 
 describe("PeerAuthentication, within a second and lifted again", () => {
@@ -41,7 +53,7 @@ describe("PeerAuthentication, within a second and lifted again", () => {
     bites(peerAuthentication("mtls: { mode: STRICT }"), [
       [...FROM_LEGACY, "refused"],
       [...FROM_CLIENT, "reached"],
-      ["client.shop", "http://near/", "reached"],
+      ["client.shop", "near", "reached"],
     ]));
 
   it("PERMISSIVE lets both in", () =>
@@ -95,11 +107,11 @@ describe("AuthorizationPolicy, within a second and lifted again", () => {
   );
 
   it("bites on one node too", () =>
-    bites(authorization("DENY", "[{}]", "near"), [["client.shop", "http://near/", "refused"]]));
+    bites(authorization("DENY", "[{}]", "near"), [["client.shop", "near", "refused"]]));
 
   it.runIf(isOurs("node-1"))("is named by explain", () =>
     lab.whileApplied(authorization("DENY", source("namespaces: [shop]")), async () => {
-      await expect.poll(() => lab.reach(...FROM_CLIENT), SOON).toBe("refused");
+      await expect.poll(() => reach(...FROM_CLIENT), SOON).toBe("refused");
       const text = await lab.must("explain", "client.shop", "far.shop:80", "-o", "json");
       expect(JSON.parse(text)).toMatchObject({ verdict: "denied", decidedBy: "shop/p" });
     }),

@@ -62,10 +62,11 @@ describe.skipIf((process.env["PEER_ZTUNNELS"] ?? "") !== "")("the local mesh red
     await lab.up(SHOP, "--redirection", "ebpf");
     const { pid } = await lab.component("ztunnel", "node-1");
     process.kill(pid!, "SIGSTOP");
-    const call = () => lab.exec("client.shop", "curl", "-sS", "-m", "20", "http://10.96.0.200/");
+    // One that ztunnel was given before anybody noticed waits in vain.
+    const call = () => lab.exec("client.shop", "curl", "-sS", "-m", "2", "http://10.96.0.200/");
     try {
       // curl's code for a connection that could not be made.
-      await expect.poll(call, { timeout: 40_000, interval: 500 }).toBe("exit 7");
+      await expect.poll(call, { timeout: 40_000, interval: 100 }).toBe("exit 7");
     } finally {
       process.kill(pid!, "SIGCONT");
     }
