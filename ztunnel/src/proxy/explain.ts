@@ -178,9 +178,8 @@ function pathOf(context: ProxyContext, journey: ExplainedJourney): keyof typeof 
   const { source, route } = journey;
   if (route.kind === "named") return route.destination.protocol === "HBONE" ? "hbone" : "tcp";
   if (route.kind !== "hbone") return route.kind;
-  const { node, applicationTunnel } = route.destination;
-  const canStay = node === config.nodeName && node !== "" && applicationTunnel === undefined;
-  if (!canStay || route.viaWaypoint) return "hbone";
+  const { node } = route.destination;
+  if (node !== config.nodeName || node === "" || route.viaWaypoint) return "hbone";
   const path = sameNodePath(config.sameNode, source, route.destination);
   return path === "direct" ? explainDirect(context, journey) : path;
 }

@@ -172,8 +172,6 @@ function openAcross(
 /** The destination's pod when same-node traffic may stay inside this process (design: `local`). */
 function localDestination({ context, source, route }: Journey): Pod | undefined {
   if (route.kind !== "hbone" || route.viaWaypoint) return undefined;
-  // Its application is called by the inbound side's rules: another port, a PROXY header.
-  if (route.destination.applicationTunnel !== undefined) return undefined;
   const path = sameNodePath(context.config.sameNode, source, route.destination);
   return path === "hbone" ? undefined : context.localPod(route.destination);
 }

@@ -1,6 +1,7 @@
 // How two pods of one node reach each other. Each workload may say so (`ambit.io/same-node`, by xDS), for
 // the others this process's setting holds; of the two the stricter word counts, for what asks for
-// encryption between any two pods asks it of both. An application tunnel is served from its tunnel only.
+// encryption between any two pods asks it of both. An application tunnel is served from a tunnel only: the
+// inbound side calls its application by rules of its own, at another port or with a PROXY header.
 
 import type { SameNodePath } from "../config.ts";
 import type { Workload } from "../state/workload.ts";
