@@ -2,10 +2,10 @@
 // certificates, the pods with their connections, and the configuration. No secret is in it.
 
 import { X509Certificate } from "node:crypto";
+import type { PodUsage } from "@ambit/common/telemetry/pod-usage.ts";
 import type { Config } from "./config.ts";
 import type { SecretState } from "./identity/secret-manager.ts";
 import type { ConnectionSummary } from "./proxy/connection.ts";
-import type { PodUsage } from "./telemetry/pod-account.ts";
 import type { StateDump } from "./state/dump.ts";
 
 export interface DumpParts {

@@ -1,5 +1,7 @@
 // ztunnel's config dump as rows of tables. Pure.
 
+import type { PodUsage } from "@ambit/common/telemetry/pod-usage.ts";
+
 interface Gateway {
   readonly destination: string;
 }
@@ -40,17 +42,6 @@ interface ConnectionDump {
   readonly bytesReceived?: number;
 }
 
-/** What a pod has cost its ztunnel. */
-interface UsageDump {
-  readonly inbound: number;
-  readonly outbound: number;
-  readonly opened: number;
-  readonly refused: number;
-  readonly sentBytes: number;
-  readonly receivedBytes: number;
-  readonly cpuSeconds: number;
-}
-
 /** The parts of `/config_dump` that the tables show (ztunnel.md §7.3). */
 export interface ConfigDump {
   readonly workloads: readonly WorkloadDump[];
@@ -73,7 +64,7 @@ export interface ConfigDump {
       {
         readonly info: { readonly name: string; readonly namespace: string };
         /** Absent: not our ztunnel. */
-        readonly usage?: UsageDump;
+        readonly usage?: PodUsage;
         readonly connections: {
           readonly inbound: readonly ConnectionDump[];
           readonly outbound: readonly ConnectionDump[];

@@ -38,6 +38,9 @@ const metric = (name: string, reporter: string) =>
     ?.values.filter(({ labels }) => labels["reporter"] === reporter)
     .reduce((sum, { value }) => sum + value, 0);
 
+const usage = (name: string) =>
+  [...lab.context.direct.pods].find(({ pod }) => pod.info.name === name)!.pod.account.usage();
+
 describe("a connection that has ended", () => {
   it("has an access line on each side, with what it carried and how long it took", () => {
     const ended = flow({ service: WEB, startedNs: 1_000_000_000n });
@@ -74,6 +77,9 @@ describe("a connection that has ended", () => {
       expect(metric("istio_tcp_sent_bytes", reporter)).toBe(60);
     }
     expect(lines()).toHaveLength(level === "info" ? 6 : 0);
+    const over = { inbound: 0, outbound: 0, opened: 3, refused: 0, cpuSeconds: 0 };
+    expect(usage("client")).toEqual({ ...over, sentBytes: 30, receivedBytes: 60 });
+    expect(usage("one")).toEqual({ ...over, sentBytes: 60, receivedBytes: 30 });
   });
 
   it.each([
@@ -134,6 +140,10 @@ describe("a connection that lives", () => {
     expect(metric("istio_tcp_connections_opened", "source")).toBe(1);
     expect(metric("istio_tcp_connections_closed", "source")).toBeUndefined();
     expect(metric("istio_tcp_received_bytes", "source")).toBe(10);
+    const lives = { outbound: 1, inbound: 0, opened: 1, sentBytes: 10, receivedBytes: 20 };
+    expect(usage("client")).toMatchObject(lives);
+    const mirrored = { outbound: 0, inbound: 1, opened: 1, sentBytes: 20, receivedBytes: 10 };
+    expect(usage("one")).toMatchObject(mirrored);
   });
 
   it("is counted once, whether it was seen before its end or not", () => {
@@ -148,6 +158,8 @@ describe("a connection that lives", () => {
     expect(metric("istio_tcp_connections_closed", "source")).toBe(1);
     expect(metric("istio_tcp_received_bytes", "source")).toBe(11);
     expect(accounts.summaries()).toEqual([]);
+    const over = { outbound: 0, opened: 1, sentBytes: 11, receivedBytes: 22 };
+    expect(usage("client")).toMatchObject(over);
   });
 
   it("ends with what was last known when nobody tells of its end", () => {

@@ -12,6 +12,7 @@ import { knownWorkload } from "../proxy/identify.ts";
 import type { ProxyError } from "../proxy/proxy-error.ts";
 import type { Workload } from "../state/workload.ts";
 import { ConnectionTelemetry, type Direction } from "../telemetry/connection-telemetry.ts";
+import type { PodAccount, Seat } from "../telemetry/pod-account.ts";
 import { trafficLabels } from "../telemetry/traffic-labels.ts";
 import type { TrafficAccount } from "../telemetry/traffic-metrics.ts";
 import type { DirectPod } from "./decide.ts";
@@ -36,13 +37,21 @@ interface LiveFlow {
   readonly counters: { sent: number; received: number };
   readonly outbound: ConnectionTelemetry;
   readonly inbound: ConnectionTelemetry;
+  /** Among their pods' connections. */
+  readonly seats: readonly Seat[];
+}
+
+/** Who a flow is between, and their pods' accounts. */
+interface KnownParties extends FlowParties {
+  readonly accounts: Readonly<Record<Direction, PodAccount>>;
 }
 
 interface Account {
   /** When it was opened: who is who, and may do what, may have changed since. */
   readonly version: number;
-  /** One for each reporter. */
+  /** One for each reporter; none when nobody remembers the pods. */
   readonly series: readonly TrafficAccount[];
+  readonly parties: KnownParties | undefined;
   /** What the mesh has against such connections: why one was cut. */
   readonly objection: ProxyError | undefined;
 }
@@ -128,9 +137,7 @@ export class FlowAccounts {
     const why = account.objection !== undefined && ended.aborted ? account.objection : undefined;
     const isOrdinary = known === undefined && why === undefined;
     if (isOrdinary && !this.#context.telemetry.access.enabled("info")) {
-      const { bytesReceived, bytesSent } = ended;
-      for (const one of account.series) one.add(bytesReceived, bytesSent);
-      return;
+      return add(account, ended.bytesReceived, ended.bytesSent);
     }
     const live = known ?? this.#open(ended.flow, ended.endedNs);
     if (live === undefined) return;
@@ -157,7 +164,7 @@ export class FlowAccounts {
       return telemetry.metrics.account(trafficLabels(flowFacts(flow, parties, direction)));
     });
     const objection = this.#context.direct.objectionTo(this.#context, flow);
-    const account: Account = { version: this.#version, series, objection };
+    const account: Account = { version: this.#version, series, parties, objection };
     if (this.#accounts.size >= ACCOUNTS_MAX) this.#accounts.clear();
     this.#accounts.set(between, account);
     return account;
@@ -170,33 +177,38 @@ export class FlowAccounts {
     const { telemetry } = this.#context;
     const counters = { sent: 0, received: 0 };
     const startedMs = telemetry.clock.monotonicMs() - ageMs(flow, atNs);
+    const seen = { outbound: counters, inbound: new Mirrored(counters) };
     const side = (direction: Direction) => {
-      const own = direction === "outbound" ? counters : new Mirrored(counters);
       const facts = flowFacts(flow, parties, direction);
-      return new ConnectionTelemetry(telemetry, facts, own, startedMs);
+      return new ConnectionTelemetry(telemetry, facts, seen[direction], startedMs);
     };
     const [outbound, inbound] = [side("outbound"), side("inbound")];
-    const live: LiveFlow = { flow, parties, counters, outbound, inbound };
+    const seats = DIRECTIONS.map((direction) => {
+      return parties.accounts[direction].past.open(direction, seen[direction]);
+    });
+    const live: LiveFlow = { flow, parties, counters, outbound, inbound, seats };
     this.#live.set(flow.cookie, live);
     return live;
   }
 
-  #close({ flow, outbound, inbound }: LiveFlow, why: ProxyError | undefined): void {
+  #close({ flow, outbound, inbound, seats }: LiveFlow, why: ProxyError | undefined): void {
     this.#live.delete(flow.cookie);
+    for (const seat of seats) seat[Symbol.dispose]();
     outbound.close(why);
     inbound.close(why);
   }
 
-  #partiesOf({ netns, slot, service: called, destination }: DirectFlow): FlowParties | undefined {
+  #partiesOf({ netns, slot, service: called, destination }: DirectFlow): KnownParties | undefined {
     const from = this.#pods.get(netns);
-    const target = this.#podAt(slot, destination);
-    const source = from && this.#workloadOf(from);
-    const to = target && this.#workloadOf(target);
-    if (source === undefined || to === undefined) return undefined;
+    const at = this.#podAt(slot, destination);
+    if (from === undefined || at === undefined) return undefined;
+    const [source, target] = [this.#workloadOf(from), this.#workloadOf(at)];
+    if (source === undefined || target === undefined) return undefined;
     const { services } = this.#context.state;
     const address = called && { network: source.network, ip: called.ip };
     const service = address && services.byAddress(address, source.namespace)?.service;
-    return { source, target: to, ...(service && { service }) };
+    const accounts = { outbound: from.pod.account, inbound: at.pod.account };
+    return { source, target, accounts, ...(service && { service }) };
   }
 
   /** Slots are used again: the latest pod there, unless the address is another one's. */
@@ -239,6 +251,14 @@ export class FlowAccounts {
   #isLeftBehind(flow: DirectFlow, socket: TcpSocket | undefined, nowNs: bigint): boolean {
     return ageMs(flow, nowNs) > UNANSWERED_MS && (!flow.accepted || socket === undefined);
   }
+}
+
+/** One that carried so much from the source to the destination, and back. */
+function add({ series, parties }: Account, received: number, sent: number): void {
+  for (const one of series) one.add(received, sent);
+  if (parties === undefined) return;
+  parties.accounts.outbound.past.add(received, sent);
+  parties.accounts.inbound.past.add(sent, received);
 }
 
 function ageMs({ startedNs }: DirectFlow, nowNs: bigint): number {

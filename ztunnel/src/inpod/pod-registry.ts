@@ -6,9 +6,10 @@ import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { Clock, Timer } from "@ambit/common/process/clock.ts";
 import { closeFd } from "@ambit/common/sys/libc.ts";
 import type { Logger } from "@ambit/common/telemetry/log.ts";
+import type { PodUsage } from "@ambit/common/telemetry/pod-usage.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
-import { NO_USAGE, type PodUsage } from "../telemetry/pod-account.ts";
+import { NO_USAGE } from "../telemetry/pod-account.ts";
 import type { Workers } from "../worker/host.ts";
 import type { NodeSteering, PreparedSteering } from "./steering.ts";
 

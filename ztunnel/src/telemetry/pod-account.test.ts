@@ -34,6 +34,19 @@ describe("a pod's account", () => {
     expect(open("inbound")).toBeDefined();
   });
 
+  it("counts what goes past ztunnel, which takes nobody's place and is no work", () => {
+    const account = new PodAccount({ inbound: 1, outbound: 1 });
+    const seat = account.past.open("outbound", counted(1, 2));
+    account.past.add(10, 20);
+    const past = { opened: 2, sentBytes: 11, receivedBytes: 22 };
+    expect(account.usage()).toEqual({ ...NO_USAGE, ...past, outbound: 1 });
+    seat[Symbol.dispose]();
+    expect(account.usage()).toEqual({ ...NO_USAGE, ...past });
+    expect(account.takeWork()).toBe(0);
+    account.past.open("outbound", counted(0, 0));
+    expect(account.open("outbound", counted(0, 0))).toBeDefined();
+  });
+
   it("never has more than its bounds, and never loses a byte, whatever comes and goes", () => {
     const action = fc.oneof(
       fc.record({ open: fc.constantFrom("inbound", "outbound"), bytes: fc.nat(1000) }),

@@ -1,22 +1,12 @@
 // What one pod costs the ztunnel it shares with others: connections, bytes, and processor time as far as
 // it can be told; and the bound on its connections, so that one busy pod is held and its neighbours are
 // not. One account per pod and worker, with the worker's share of the bound.
+// Connections that go past ztunnel are counted too; they take nobody's place, and are no work of ours.
 
 import { ChurnSet, type Membership } from "@ambit/common/collections/churn-set.ts";
 import type { ByteCounters } from "@ambit/common/hbone/stream.ts";
+import type { PodUsage } from "@ambit/common/telemetry/pod-usage.ts";
 import type { Direction } from "./connection-telemetry.ts";
-
-/** Of one pod since it is served. `sent` is what its application sent, `received` what it got. */
-export interface PodUsage {
-  readonly inbound: number;
-  readonly outbound: number;
-  readonly opened: number;
-  /** Connections that were refused because the pod had as many as it may. */
-  readonly refused: number;
-  readonly sentBytes: number;
-  readonly receivedBytes: number;
-  readonly cpuSeconds: number;
-}
 
 export const NO_USAGE: PodUsage = {
   inbound: 0,
@@ -39,12 +29,10 @@ export type ConnectionBounds = Readonly<Record<Direction, number>>;
 
 export class PodAccount {
   readonly bounds: ConnectionBounds;
-  readonly #live = new ChurnSet<Seat>();
-  #inbound = 0;
-  #opened = 0;
+  /** Connections from application to application. */
+  readonly past = new Tally();
+  readonly #relayed = new Tally();
   #refused = 0;
-  #sentBytes = 0;
-  #receivedBytes = 0;
   #cpuSeconds = 0;
   /** The work that processor time has been charged for. */
   #charged = 0;
@@ -55,47 +43,31 @@ export class PodAccount {
 
   /** A connection begins; undefined when the pod has as many as it may. */
   open(direction: Direction, counters: ByteCounters): Seat | undefined {
-    const live = direction === "inbound" ? this.#inbound : this.#live.size - this.#inbound;
-    if (live >= this.bounds[direction]) {
+    if (this.#relayed[direction] >= this.bounds[direction]) {
       this.#refused++;
       return undefined;
     }
-    this.#opened++;
-    if (direction === "inbound") this.#inbound++;
-    const seat = new Seat(this, direction, counters);
-    seat.membership = this.#live.add(seat);
-    return seat;
-  }
-
-  /** Only for Seat. */
-  leave({ direction, counters }: Seat): void {
-    if (direction === "inbound") this.#inbound--;
-    this.#sentBytes += counters.sent;
-    this.#receivedBytes += counters.received;
+    return this.#relayed.open(direction, counters);
   }
 
   usage(): PodUsage {
-    let sentBytes = this.#sentBytes;
-    let receivedBytes = this.#receivedBytes;
-    for (const { counters } of this.#live) {
-      sentBytes += counters.sent;
-      receivedBytes += counters.received;
-    }
+    const [relayed, past] = [this.#relayed, this.past];
+    const [ours, theirs] = [relayed.bytes(), past.bytes()];
     return {
-      inbound: this.#inbound,
-      outbound: this.#live.size - this.#inbound,
-      opened: this.#opened,
+      inbound: relayed.inbound + past.inbound,
+      outbound: relayed.outbound + past.outbound,
+      opened: relayed.opened + past.opened,
       refused: this.#refused,
-      sentBytes,
-      receivedBytes,
+      sentBytes: ours.sent + theirs.sent,
+      receivedBytes: ours.received + theirs.received,
       cpuSeconds: this.#cpuSeconds,
     };
   }
 
   /** What was done for the pod since the last call, in bytes relayed. */
   takeWork(): number {
-    const { opened, refused, sentBytes, receivedBytes } = this.usage();
-    const work = sentBytes + receivedBytes + (opened + refused) * CONNECTION_COST_BYTES;
+    const { sent, received } = this.#relayed.bytes();
+    const work = sent + received + (this.#relayed.opened + this.#refused) * CONNECTION_COST_BYTES;
     const fresh = work - this.#charged;
     this.#charged = work;
     return fresh;
@@ -106,16 +78,71 @@ export class PodAccount {
   }
 }
 
-/** A connection's place in its pod's account. */
+/** Connections that live, and how many there were. */
+export class Tally {
+  readonly #live = new ChurnSet<Seat>();
+  #inbound = 0;
+  #opened = 0;
+  /** Of those that are over. */
+  #sentBytes = 0;
+  #receivedBytes = 0;
+
+  open(direction: Direction, counters: ByteCounters): Seat {
+    this.#opened++;
+    if (direction === "inbound") this.#inbound++;
+    const seat = new Seat(this, direction, counters);
+    seat.membership = this.#live.add(seat);
+    return seat;
+  }
+
+  /** A connection that is heard of when it is over. */
+  add(sentBytes: number, receivedBytes: number): void {
+    this.#opened++;
+    this.#sentBytes += sentBytes;
+    this.#receivedBytes += receivedBytes;
+  }
+
+  /** Only for Seat. */
+  leave({ direction, counters }: Seat): void {
+    if (direction === "inbound") this.#inbound--;
+    this.#sentBytes += counters.sent;
+    this.#receivedBytes += counters.received;
+  }
+
+  get inbound(): number {
+    return this.#inbound;
+  }
+
+  get outbound(): number {
+    return this.#live.size - this.#inbound;
+  }
+
+  get opened(): number {
+    return this.#opened;
+  }
+
+  /** Of all connections, up to now. */
+  bytes(): ByteCounters {
+    let sent = this.#sentBytes;
+    let received = this.#receivedBytes;
+    for (const { counters } of this.#live) {
+      sent += counters.sent;
+      received += counters.received;
+    }
+    return { sent, received };
+  }
+}
+
+/** A connection's place among its pod's. */
 export class Seat implements Disposable {
   readonly direction: Direction;
   readonly counters: ByteCounters;
-  /** Set by the account. */
+  /** Set by the tally. */
   membership: Membership | undefined;
-  readonly #account: PodAccount;
+  readonly #tally: Tally;
 
-  constructor(account: PodAccount, direction: Direction, counters: ByteCounters) {
-    this.#account = account;
+  constructor(tally: Tally, direction: Direction, counters: ByteCounters) {
+    this.#tally = tally;
     this.direction = direction;
     this.counters = counters;
   }
@@ -125,7 +152,7 @@ export class Seat implements Disposable {
     if (this.membership === undefined) return;
     this.membership.leave();
     this.membership = undefined;
-    this.#account.leave(this);
+    this.#tally.leave(this);
   }
 }
 

@@ -1,8 +1,9 @@
 // The accounts of a worker's pods as metrics, and the division of its processor time among them: by what
 // was done for each since the last look. An estimate: what serves no pod is shared out, too.
 
+import type { PodUsage } from "@ambit/common/telemetry/pod-usage.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
-import type { PodAccount, PodUsage } from "./pod-account.ts";
+import type { PodAccount } from "./pod-account.ts";
 import type { MetricFamily } from "./traffic-metrics.ts";
 
 /** A pod with its account. */

@@ -4,6 +4,7 @@
 import type { WorkloadCertificate } from "@ambit/common/tls/certificate.ts";
 import type { SpiffeId } from "@ambit/common/tls/identity.ts";
 import type { DemandResult } from "@ambit/common/xds/delta-types.ts";
+import type { PodUsage } from "@ambit/common/telemetry/pod-usage.ts";
 import type { Config } from "../config.ts";
 import type { ConnectionSummary } from "../proxy/connection.ts";
 import type { PodInfo, Rejection, ResourceUpdate } from "../state/mesh-state.ts";
@@ -12,7 +13,6 @@ import type { Explanation } from "../proxy/explain.ts";
 import type { StateDump } from "../state/dump.ts";
 import type { Urgency } from "./certificates.ts";
 import type { Failure } from "../telemetry/failure-log.ts";
-import type { PodUsage } from "../telemetry/pod-account.ts";
 import type { MetricFamily } from "../telemetry/traffic-metrics.ts";
 
 export type XdsKind = "address" | "authorization";

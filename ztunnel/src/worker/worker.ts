@@ -180,7 +180,10 @@ const handlers: Handlers = {
   },
   stateDump: () => dumpState(state),
   connections: () => [...context.connections.summaries(), ...(upkeep?.summaries() ?? [])],
-  podUsage: () => podMetrics.usage(pods()),
+  podUsage: () => {
+    upkeep?.sync();
+    return podMetrics.usage(pods());
+  },
   metrics: () => {
     upkeep?.sync();
     return [
