@@ -166,6 +166,18 @@ describe("a verdict that was revoked", () => {
     closeFd(fd);
   });
 
+  it("is no use to a caller that has left the mesh before it sends", async () => {
+    lab.allow(lab.at());
+    const fd = deferredCall();
+    harness.node.steering.release(lab.source.netns);
+    const before = lab.counted("DIRECT_STARTED");
+    sendNow(fd);
+    await lab.plaintext.next();
+    expect(lab.counted("DIRECT_STARTED")).toBe(before);
+    expect(lab.app.connectionCount).toBe(0);
+    closeFd(fd);
+  });
+
   it("is not revived by whoever gets the destination's slot next", async () => {
     lab.allow(lab.at());
     const { other } = harness.network;

@@ -93,9 +93,15 @@ export class TestServer implements AsyncDisposable {
   fd = -1;
 
   static async start(place: TestPlace, address: Ip, port: number, mark?: number) {
-    const server = new TestServer();
     const options = { address: { ip: address, port }, transparent: "best-effort" } as const;
-    const fd = listenTcp(place.netns.fd, mark === undefined ? options : { ...options, mark });
+    return TestServer.adopt(
+      listenTcp(place.netns.fd, mark === undefined ? options : { ...options, mark }),
+    );
+  }
+
+  /** Of a socket that listens already, and is the server's from now on. */
+  static async adopt(fd: number) {
+    const server = new TestServer();
     server.fd = fd;
     server.#server.listen({ fd });
     server.#server.on("connection", (socket) => {

@@ -79,6 +79,21 @@ export function callBpf(number: number, command: number, what: string, attr: Uin
   return result;
 }
 
+const syscall6 = libc.func(
+  "intptr_t syscall(intptr_t number, intptr_t a, intptr_t b, intptr_t c, intptr_t d, intptr_t e, intptr_t f)",
+);
+
+/**
+ * A system call by its number, which the C library does not wrap; pointers by addressOf. Throws
+ * SystemError.
+ */
+export function callNumber(number: number, name: string, ...args: (number | bigint)[]): number {
+  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = args;
+  const result = Number(syscall6(number, a, b, c, d, e, f));
+  if (result < 0) throw new SystemError(name, koffi.errno());
+  return result;
+}
+
 const mount = libc.func(
   "int mount(const char *source, const char *target, const char *type, unsigned long f, void *data)",
 );
