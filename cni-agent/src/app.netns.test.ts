@@ -1,4 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { hasInetTable } from "@ambit/common/sys/netlink-nftables.ts";
+import { NAT_TABLE } from "./rules/wire.ts";
 import { AgentLab, ALL, POD } from "./testing/agent-lab.ts";
 import { dial, OUTSIDE, TestServer } from "./testing/test-network.ts";
 import { ip } from "./testing/test-network.ts";
@@ -43,6 +45,36 @@ describe("enrolling", () => {
     lab.startZtunnel();
     await lab.untilRedirection("enabled");
     expect(lab.lines.filter((line) => line.includes("ztunnel-absent"))).toHaveLength(1);
+  });
+
+  it("has ztunnel listen before anything is captured", async () => {
+    const { netns } = lab.network.pod;
+    await lab.startAgent();
+    const ztunnel = lab.startZtunnel();
+    await ztunnel.saw("snapshot");
+    let captured: boolean | undefined;
+    ztunnel.answer = () => {
+      captured ??= hasInetTable(netns.fd, NAT_TABLE);
+      return "";
+    };
+    await lab.setMode("ambient");
+    await lab.untilRedirection("enabled");
+    expect(captured).toBe(false);
+    expect(await lab.rules()).toBe("ok");
+  });
+
+  it("captures all the same when ztunnel does not answer, and tells it once", async () => {
+    await lab.setMode("ambient");
+    await lab.startAgent();
+    const silent = lab.startZtunnel();
+    silent.answer = ({ type }) => (type === "add" ? undefined : "");
+    await silent.saw("add uid-1");
+    await lab.untilRules("ok");
+    expect(lab.redirection).toBe("pending");
+    await using outside = await TestServer.start(lab.network.node, ip("::"), 80);
+    await expect(dial(lab.network.pod, OUTSIDE.ip4, 80)).rejects.toThrow("ECONNREFUSED");
+    expect(outside.connectionCount).toBe(0);
+    expect(silent.log.filter((line) => line === "add uid-1")).toHaveLength(1);
   });
 
   it("stays pending while ztunnel refuses the pod", async () => {

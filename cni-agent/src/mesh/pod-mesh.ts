@@ -1,7 +1,8 @@
-// Brings pods into the mesh and out of it, one step after the other (Istio's order): rules, ztunnel,
-// probe exemption, annotation; and back. Until a pod's capture is proven it is not called enrolled, and
-// its traffic meets rules without a listener: nothing leaves in plaintext. A pod that was enrolled stays
-// so whatever fails: peers that took it for plain would talk plain to it. Owns the pods' namespaces.
+// Brings pods into the mesh and out of it, one step after the other: ztunnel, rules, probe exemption,
+// annotation; and back. ztunnel comes first, so that a busy pod's connections find it, but not for long: then
+// the pod is captured all the same, and nothing leaves in plaintext. Until its capture is proven it is not
+// called enrolled. A pod that was enrolled stays so whatever fails: peers that took it for plain would talk
+// plain to it. Owns the pods' namespaces.
 
 import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "@ambit/common/process/clock.ts";
@@ -24,6 +25,9 @@ const INTENDED: PodMarks = { redirection: "pending", capture: "pending" };
 const ENROLLED: PodMarks = { redirection: "enabled", capture: "proven" };
 const LEAVING: PodMarks = { redirection: undefined, capture: "leaving" };
 const OUTSIDE: PodMarks = { redirection: undefined, capture: undefined };
+
+/** A ztunnel that is well listens within milliseconds; a pod that is wanted is captured after this at the latest. */
+export const CAPTURE_DEADLINE_MS = 1_000;
 
 export interface ZtunnelLink {
   add(uid: string): Promise<void>;
@@ -48,6 +52,12 @@ export interface PodMeshOptions {
   readonly onRepaired: () => void;
 }
 
+interface Telling {
+  /** What it is told; when that has changed meanwhile, it is to be told again. */
+  readonly slot: number | undefined;
+  readonly done: Promise<void>;
+}
+
 interface Entry {
   pod: PodView;
   netns: NetnsHandle | undefined;
@@ -60,6 +70,8 @@ interface Entry {
   installing: boolean;
   /** ztunnel acknowledged the pod in this namespace. */
   acknowledged: boolean;
+  /** While ztunnel is being told of the pod. */
+  telling: Telling | undefined;
   /** Since its rules or its ztunnel last changed. */
   proven: boolean;
   /** Since when its connections are let run out; undefined while it is wanted in the mesh. */
@@ -156,6 +168,7 @@ export class PodMesh implements PodDirectory {
       if (!stays && !wasEnabled) await this.#tryAnnotate(pod, INTENDED);
       entry.leavingSinceMs = undefined;
       if (audit || moved) await this.#audit(entry);
+      await this.#awaitListeners(entry);
       await this.#installRules(entry);
       await this.#tellZtunnel(entry);
       await this.#options.backend.settle(entry.netns!, entry.installed!);
@@ -346,11 +359,47 @@ export class PodMesh implements PodDirectory {
     entry.slot = slot;
   }
 
-  async #tellZtunnel(entry: Entry): Promise<void> {
-    if (entry.acknowledged) return;
+  /**
+   * Before a pod is captured for the first time: ztunnel is to listen in it. Never longer than
+   * CAPTURE_DEADLINE_MS, and not at all where there is no ztunnel.
+   */
+  async #awaitListeners(entry: Entry): Promise<void> {
+    const { backend, clock, defaults } = this.#options;
+    if (entry.enabled || entry.acknowledged || entry.installed !== undefined) return;
+    const wanted = podRedirection(entry.pod, defaults);
+    entry.installing = true;
+    try {
+      await backend.prepare(entry.netns!, wanted);
+    } finally {
+      entry.installing = false;
+    }
+    entry.slot = backend.slotOf(entry.netns!, wanted);
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const deadline = clock.after(CAPTURE_DEADLINE_MS, resolve);
+    // What it failed with is told once the pod is captured.
+    await Promise.race([this.#tellZtunnel(entry).catch(() => undefined), late]);
+    deadline.cancel();
+  }
+
+  #tellZtunnel(entry: Entry): Promise<void> {
+    if (entry.acknowledged) return Promise.resolve();
     entry.proven = false;
-    await this.#options.ztunnel.add(entry.pod.uid);
-    entry.acknowledged = true;
+    const { telling: before } = entry;
+    if (before !== undefined && before.slot === entry.slot) return before.done;
+    const done = this.#options.ztunnel.add(entry.pod.uid).then(
+      () => {
+        if (entry.telling !== telling) return;
+        entry.telling = undefined;
+        entry.acknowledged = true;
+      },
+      (error: unknown) => {
+        if (entry.telling === telling) entry.telling = undefined;
+        throw error;
+      },
+    );
+    const telling = { slot: entry.slot, done };
+    entry.telling = telling;
+    return done;
   }
 
   async #prove(entry: Entry): Promise<void> {
@@ -387,6 +436,7 @@ function newEntry(pod: PodView): Entry {
     slot: undefined,
     installing: false,
     acknowledged: false,
+    telling: undefined,
     proven: false,
     leavingSinceMs: undefined,
     enabled: pod.annotations[REDIRECTION_ANNOTATION] === "enabled",

@@ -220,6 +220,8 @@ export class EbpfBackend implements RedirectionBackend {
     const taken = new Set(this.#slots.values());
     for (let slot = 0; slot < CONSTANTS.SLOTS_MAX; slot++) {
       if (taken.has(slot)) continue;
+      // An agent that ended between preparing a pod and capturing it may have had it listened for.
+      this.#node.steering.clearListeners(slot);
       this.#slots.set(cookie, slot);
       return slot;
     }

@@ -100,7 +100,7 @@ describe("a ztunnel that cannot take what eBPF captures", () => {
     lab.startZtunnel({ hello: hello(0) });
     await lab.untilCapture(/^unproven/);
     expect(lab.redirection).toBe("pending");
-    expect(condition()).toMatchObject({
+    await expect.poll(condition).toMatchObject({
       status: "False",
       message: expect.stringMatching(/^nothing can be captured by eBPF \(ztunnel\)/),
     });

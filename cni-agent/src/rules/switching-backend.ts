@@ -42,6 +42,8 @@ export class SwitchingBackend implements RedirectionBackend {
   #useEbpf: boolean;
   /** Pods, by cookie, with rules of one of the others. */
   readonly #former = new Map<bigint, TranslatingBackend>();
+  /** Pods, by cookie, that were prepared for eBPF a moment ago. */
+  readonly #prepared = new Set<bigint>();
   /** Pods, by cookie, of which it is known that nothing of the other way is left. */
   readonly #settled = new Set<bigint>();
 
@@ -67,14 +69,29 @@ export class SwitchingBackend implements RedirectionBackend {
     return changed;
   }
 
+  /**
+   * All but the capture itself, so that ztunnel can listen before anything is captured. A pod that is
+   * captured stays so. `install` is to follow soon.
+   */
+  async prepare(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
+    const ebpf = this.#ebpfFor(redirection);
+    if (ebpf === undefined) return;
+    await ebpf.prepare(netns, redirection);
+    this.#prepared.add(cookieOfNetns(netns.fd));
+  }
+
   async install(netns: NetnsHandle, redirection: PodRedirection): Promise<void> {
-    this.#settled.delete(cookieOfNetns(netns.fd));
+    const cookie = cookieOfNetns(netns.fd);
+    this.#settled.delete(cookie);
+    const prepared = this.#prepared.delete(cookie);
     const ebpf = this.#ebpfFor(redirection);
     if (ebpf === undefined) return this.#installTranslation(netns, redirection);
     if (ebpf.isActive(netns)) return ebpf.install(netns, redirection);
-    if (await this.#isTranslated(netns)) return ebpf.prepare(netns, redirection);
-    await ebpf.install(netns, redirection);
-    this.#settled.add(cookieOfNetns(netns.fd));
+    const translated = await this.#isTranslated(netns);
+    if (!prepared) await ebpf.prepare(netns, redirection);
+    if (translated) return;
+    ebpf.activate(netns, redirection);
+    this.#settled.add(cookie);
   }
 
   /** ztunnel serves the pod: what was prepared takes over, and what the other way has no more use for goes. */
@@ -117,6 +134,7 @@ export class SwitchingBackend implements RedirectionBackend {
   async remove(netns: NetnsHandle): Promise<void> {
     const cookie = cookieOfNetns(netns.fd);
     this.#settled.delete(cookie);
+    this.#prepared.delete(cookie);
     await this.#former.get(cookie)?.remove(netns);
     this.#former.delete(cookie);
     await this.#ebpf?.remove(netns);
@@ -128,6 +146,7 @@ export class SwitchingBackend implements RedirectionBackend {
   forget(netns: NetnsHandle): void {
     const cookie = cookieOfNetns(netns.fd);
     this.#settled.delete(cookie);
+    this.#prepared.delete(cookie);
     this.#former.delete(cookie);
     this.#retireEbpf(netns);
     this.#ebpf?.collectGarbage();
