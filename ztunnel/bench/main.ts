@@ -182,7 +182,7 @@ async function compareMemory(contenders: readonly Contender[], json: boolean): P
   try {
     const stopServers = await startServers(topology);
     for (const contender of contenders) {
-      if (contender.name === noMesh.name) continue;
+      if (contender === noMesh || contender === bystander) continue;
       if (!json) console.log(`memory: ${contender.name}`);
       rows.push(await measureMemory(contender, topology, SERVER_IP));
     }

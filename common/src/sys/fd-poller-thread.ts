@@ -1,5 +1,6 @@
 // The thread behind fd-poller: blocks in poll(2) over an eventfd and the armed descriptors.
 
+import { flushCompileCache } from "node:module";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { assert } from "../process/assert.ts";
 import type { PollerCommand, PollerInit } from "./fd-poller.ts";
@@ -42,6 +43,8 @@ function pollOnce(): void {
   });
 }
 
+// The loop is left only by the end of the process, when it would be too late.
+flushCompileCache();
 while (Atomics.load(stop, 0) === 0) {
   takeCommands();
   pollOnce();

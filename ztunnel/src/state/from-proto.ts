@@ -10,6 +10,7 @@ import {
   LoadBalancing_Mode,
   LoadBalancing_Scope,
   NetworkMode,
+  type Locality as WireLocality,
   type NetworkAddress as WireAddress,
   type PortList,
   type Service as WireService,
@@ -23,8 +24,9 @@ import { anyUnpack, StringValueSchema } from "@bufbuild/protobuf/wkt";
 import { makeCidr } from "@ambit/common/net/cidr.ts";
 import { type Ip, type IpFamily, ipFamily, ipFromBytes } from "@ambit/common/net/ip.ts";
 import type { SameNodePath } from "../config.ts";
+import { Interner, keyOf } from "./interner.ts";
 import type { LoadBalancer, Scope, Service } from "./service.ts";
-import type { GatewayAddress, PortMap, Workload, WorkloadUid } from "./workload.ts";
+import type { GatewayAddress, Locality, PortMap, Workload, WorkloadUid } from "./workload.ts";
 
 /** A resource that must be NACKed; the message is what the control plane is told. */
 export class RejectedResource extends Error {
@@ -72,15 +74,11 @@ export function workloadFromProto(wire: WireWorkload): Workload {
     canonicalName: intern(wire.canonicalName),
     canonicalRevision: intern(wire.canonicalRevision),
     clusterId: intern(wire.clusterId || "Kubernetes"),
-    locality: {
-      region: intern(locality?.region ?? ""),
-      zone: intern(locality?.zone ?? ""),
-      subzone: intern(locality?.subzone ?? ""),
-    },
+    locality: localityOf(locality),
     healthy,
     hostNetwork: networkMode,
     capacity: wire.capacity ?? 1,
-    authorizationPolicies: wire.authorizationPolicies.map(intern),
+    authorizationPolicies: policiesOf(wire.authorizationPolicies),
     services: servicesOf(wire.services),
     ...sameNodeOf(wire),
     ...(wire.waypoint && { waypoint: gatewayFromProto(wire.waypoint) }),
@@ -183,22 +181,6 @@ function addressOf({ network, address }: WireAddress): GatewayAddress["destinati
   return { kind: "address", network: intern(network), ip: ipOrReject(address) };
 }
 
-function servicesOf(wire: Readonly<Record<string, PortList>>): Workload["services"] {
-  const entries = Object.entries(wire);
-  if (entries.length === 0) return NO_SERVICES;
-  return new Map(
-    entries.map(([key, { ports }]): [string, PortMap] => {
-      if (!key.includes("/")) throw new RejectedResource(`service key "${key}" has no slash`);
-      return [
-        intern(key),
-        internPorts(new Map(ports.map((port) => [port.servicePort, port.targetPort]))),
-      ];
-    }),
-  );
-}
-
-const NO_SERVICES: Workload["services"] = new Map();
-
 function ipOrReject(bytes: Uint8Array): Ip {
   const ip = ipFromBytes(bytes);
   if (ip === undefined) throw new RejectedResource(`address of ${bytes.length} bytes`);
@@ -258,24 +240,57 @@ const SCOPES = new Map<LoadBalancing_Scope, Scope>([
   [LoadBalancing_Scope.NETWORK, "network"],
 ]);
 
-/** Names recur over thousands of workloads. Cleared when full: interning is only a saving. */
-const INTERNED_MAX = 20_000;
-const interned = new Map<string, string>();
-const internedPorts = new Map<string, PortMap>();
+const names = new Interner<string>();
+const policyLists = new Interner<readonly string[]>();
+const localities = new Interner<Locality>();
+const portMaps = new Interner<PortMap>();
+const serviceMaps = new Interner<Workload["services"]>();
 
 function intern(text: string): string {
-  const known = interned.get(text);
-  if (known !== undefined) return known;
-  if (interned.size >= INTERNED_MAX) interned.clear();
-  interned.set(text, text);
-  return text;
+  return names.get(text, () => text);
 }
 
-function internPorts(ports: Map<number, number>): PortMap {
-  const key = [...ports].join(";");
-  const known = internedPorts.get(key);
-  if (known !== undefined) return known;
-  if (internedPorts.size >= INTERNED_MAX) internedPorts.clear();
-  internedPorts.set(key, ports);
-  return ports;
+function policiesOf(wire: readonly string[]): readonly string[] {
+  if (wire.length === 0) return NO_POLICIES;
+  return policyLists.get(keyOf(wire), () => wire.map(intern));
 }
+
+function localityOf(wire: WireLocality | undefined): Locality {
+  const { region = "", zone = "", subzone = "" } = wire ?? {};
+  return localities.get(keyOf([region, zone, subzone]), () => ({
+    region: intern(region),
+    zone: intern(zone),
+    subzone: intern(subzone),
+  }));
+}
+
+/** Pods of one deployment have the same services. */
+function servicesOf(wire: Readonly<Record<string, PortList>>): Workload["services"] {
+  const services = Object.entries(wire);
+  if (services.length === 0) return NO_SERVICES;
+  const parts: string[] = [];
+  for (const [key, { ports }] of services) {
+    if (!key.includes("/")) throw new RejectedResource(`service key "${key}" has no slash`);
+    parts.push(key, keyOfPorts(ports));
+  }
+  return serviceMaps.get(
+    keyOf(parts),
+    () => new Map(services.map(([key, { ports }]) => [intern(key), portMapOf(ports)])),
+  );
+}
+
+function portMapOf(wire: PortList["ports"]): PortMap {
+  return portMaps.get(
+    keyOfPorts(wire),
+    () => new Map(wire.map(({ servicePort, targetPort }) => [servicePort, targetPort])),
+  );
+}
+
+function keyOfPorts(wire: PortList["ports"]): string {
+  let key = "";
+  for (const { servicePort, targetPort } of wire) key += `${servicePort},${targetPort};`;
+  return key;
+}
+
+const NO_POLICIES: readonly string[] = [];
+const NO_SERVICES: Workload["services"] = new Map();
