@@ -52,7 +52,7 @@ async function leaveForGood(name: string, node: string): Promise<void> {
   };
   const before = await times();
   await setMode(name, "none");
-  await expect.poll(times, SOON).toBe(before + 1);
+  await expect.poll(times, { ...SOON, timeout: DRAIN_MS + SOON.timeout }).toBe(before + 1);
 }
 
 function expectNoFailure({ sent, failures }: Outcome): void {

@@ -85,14 +85,13 @@ export class EbpfBackend implements RedirectionBackend {
     }
   }
 
-  /** ztunnel can still deliver, also what comes through tunnels. */
+  /** ztunnel can still deliver, also what comes through tunnels; names are asked for as outside the mesh. */
   release(netns: NetnsHandle): Promise<void> {
     const slot = this.slotOf(netns);
     if (slot !== undefined) {
       const { steering } = this.#node;
       steering.direct.revoke(slot);
-      const dns = steering.slot(slot)?.dns ?? false;
-      steering.setSlot(slot, { inbound: false, dns, released: true });
+      steering.setSlot(slot, { inbound: false, dns: false, released: true });
     }
     return Promise.resolve();
   }
