@@ -214,6 +214,19 @@ export function outboundCases(get: () => RedirectionHarness): void {
     server.close();
   });
 
+  it("leaves queries for names to the pod from the moment that it is released", async () => {
+    const { network, install, backend } = get();
+    await install();
+    await backend.release(network.pod.netns);
+    const server = await udpAt(network.node, OUTSIDE.ip4, 53);
+    const app = await udpAt(network.pod, ip("0.0.0.0"), 0);
+    app.send("query", 53, OUTSIDE.ip4);
+    const [query] = (await once(server, "message")) as [Buffer];
+    expect(query.toString()).toBe("query");
+    app.close();
+    server.close();
+  });
+
   it("takes many connections at once, each with its own destination", async () => {
     const { network, install, listen, destinationOf } = get();
     await install();
