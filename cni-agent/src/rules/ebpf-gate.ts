@@ -1,6 +1,7 @@
 // Whether this node can redirect by eBPF: checks in the order in which they make sense, the first that
 // fails being the reason. What passes is attached, with no pod enrolled by that.
 
+import { existsSync, rmSync } from "node:fs";
 import { release } from "node:os";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { ensureBpffs } from "@ambit/common/sys/bpffs.ts";
@@ -56,8 +57,14 @@ export async function openEbpf(options: GateOptions): Promise<OpenedEbpf> {
   const { bpfFs, nodeName, probes, hostNetns } = options;
   during("bpffs", `cannot mount a BPF file system at ${bpfFs}`, () => ensureBpffs(bpfFs));
   const pins = pinFolder(bpfFs, nodeName);
+  const isNew = !existsSync(pins);
   const node = during("programs", "the kernel does not take the programs", () => {
-    return new EbpfNode({ cgroup, cgroups, pins, hostNetns });
+    try {
+      return new EbpfNode({ cgroup, cgroups, pins, hostNetns });
+    } catch (error) {
+      if (isNew) rmSync(pins, { recursive: true, force: true });
+      throw error;
+    }
   });
   try {
     during("attach", `cannot attach to ${cgroup}`, () => node.attach());

@@ -3,6 +3,7 @@
 
 import { closeSync, mkdirSync, openSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
+import { errorMessage } from "@ambit/common/process/errors.ts";
 import { AttachType } from "@ambit/common/sys/bpf-link.ts";
 import { openPinned, pinObject } from "@ambit/common/sys/bpf-map.ts";
 import {
@@ -192,7 +193,12 @@ function loadWithPinnedMaps(folder: string, nodeNetns: bigint): LoadedObject {
   try {
     const programs = [...NODE_PROGRAM_NAMES, "proxy_sockops", "kubelet_sockops"] as const;
     const object = loadObject({ programs, maps: pinned, nodeNetns });
-    pinMissing(object, folder, pinned);
+    try {
+      pinMissing(object, folder, pinned);
+    } catch (error) {
+      object[Symbol.dispose]();
+      throw error;
+    }
     return object;
   } finally {
     for (const fd of pinned.values()) closeFd(fd);
@@ -212,8 +218,7 @@ function openIfPinned(path: string): number | undefined {
     return openPinned(path);
   } catch (error) {
     if (error instanceof SystemError && error.code === "ENOENT") return undefined;
-    throw new Error(`${basename(path)} is pinned at ${path} but cannot be opened`, {
-      cause: error,
-    });
+    const why = errorMessage(error);
+    throw new Error(`${basename(path)} cannot be opened at ${path}: ${why}`, { cause: error });
   }
 }
