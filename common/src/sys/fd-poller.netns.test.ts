@@ -1,8 +1,12 @@
 import { fstatSync } from "node:fs";
-import { afterEach, expect, it } from "vitest";
-import { type FdWatch, watchFd } from "./fd-poller.ts";
+import { afterEach, describe, expect, it } from "vitest";
+import { type FdWatch, ThreadPoller, watchFd } from "./fd-poller.ts";
+import { HandlePoller } from "./handle-poller.ts";
 import { call, callRaw } from "./libc.ts";
+import { nodeHandles } from "./node-handles.ts";
 
+/** Each read takes one signal. */
+const EFD_SEMAPHORE = 1;
 const EFD_NONBLOCK = 0o4000;
 const ONE = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]);
 
@@ -13,39 +17,71 @@ function signal(fd: number): void {
   call("write", "eventfd", fd, ONE, ONE.length);
 }
 
-it("tells each time that a descriptor can be read", async () => {
-  const fd = call("eventfd", "", 0, EFD_NONBLOCK);
-  let wake = () => {};
-  watch = watchFd(fd, () => {
-    callRaw("read", fd, Buffer.alloc(8), 8);
-    wake();
+describe.each([
+  ["the event loop", new HandlePoller(nodeHandles!)],
+  ["a thread", new ThreadPoller()],
+])("a descriptor watched by %s", (_, poller) => {
+  it("tells each time that a descriptor can be read", async () => {
+    const fd = call("eventfd", "", 0, EFD_NONBLOCK);
+    let wake = () => {};
+    watch = watchFd(
+      fd,
+      () => {
+        callRaw("read", fd, Buffer.alloc(8), 8);
+        wake();
+      },
+      poller,
+    );
+    for (let round = 0; round < 3; round++) {
+      const told = new Promise<void>((resolve) => (wake = resolve));
+      signal(fd);
+      await told;
+    }
   });
-  for (let round = 0; round < 3; round++) {
-    const told = new Promise<void>((resolve) => (wake = resolve));
-    signal(fd);
-    await told;
-  }
-});
 
-it("says nothing more once it is closed, and takes the descriptor along", async () => {
-  const fd = call("eventfd", "", 0, EFD_NONBLOCK);
-  const other = call("eventfd", "", 0, EFD_NONBLOCK);
-  let calls = 0;
-  const closing = watchFd(fd, () => {
-    calls++;
+  it("says nothing more once it is closed, and takes the descriptor along", async () => {
+    const fd = call("eventfd", "", 0, EFD_NONBLOCK);
+    const other = call("eventfd", "", 0, EFD_NONBLOCK);
+    let calls = 0;
+    const closing = watchFd(
+      fd,
+      () => {
+        calls++;
+        closing.close();
+      },
+      poller,
+    );
+    signal(fd);
+    await expect.poll(() => closing.closed).toBe(true);
     closing.close();
-  });
-  signal(fd);
-  await expect.poll(() => closing.closed).toBe(true);
-  closing.close();
-  expect(() => fstatSync(fd)).toThrow(/EBADF/);
-  const told = new Promise<void>((resolve) => {
-    watch = watchFd(other, () => {
-      callRaw("read", other, Buffer.alloc(8), 8);
-      resolve();
+    expect(() => fstatSync(fd)).toThrow(/EBADF/);
+    const told = new Promise<void>((resolve) => {
+      watch = watchFd(
+        other,
+        () => {
+          callRaw("read", other, Buffer.alloc(8), 8);
+          resolve();
+        },
+        poller,
+      );
     });
+    signal(other);
+    await told;
+    expect(calls).toBe(1);
   });
-  signal(other);
-  await told;
-  expect(calls).toBe(1);
+
+  it("is told of again while it can still be read", async () => {
+    const fd = call("eventfd", "", 0, EFD_NONBLOCK | EFD_SEMAPHORE);
+    let reads = 0;
+    const readTwice = new Promise<void>((resolve) => {
+      const onReadable = () => {
+        callRaw("read", fd, Buffer.alloc(8), 8);
+        if (++reads === 2) resolve();
+      };
+      watch = watchFd(fd, onReadable, poller);
+    });
+    signal(fd);
+    signal(fd);
+    await readTwice;
+  });
 });

@@ -1,9 +1,12 @@
-// Tells an event loop when a descriptor that Node cannot watch (a SEQPACKET socket) becomes readable.
-// One helper thread blocks in poll(2) for all of them; each notification is for once, and asked for again.
+// Tells an event loop when a descriptor that Node cannot watch (a SEQPACKET socket) becomes readable: by
+// Node's own loop where its handles are as we know them (handle-poller.ts), or else by one helper thread
+// that blocks in poll(2) for all of them. Each notification is for once, and asked for again.
 
 import { Worker } from "node:worker_threads";
 import { assert } from "../process/assert.ts";
+import { HandlePoller } from "./handle-poller.ts";
 import { call, callRaw, closeFd } from "./libc.ts";
+import { nodeHandles } from "./node-handles.ts";
 
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
@@ -17,7 +20,15 @@ export interface PollerInit {
 
 export type PollerCommand = { readonly arm: number } | { readonly disarm: number };
 
-class FdPoller {
+export interface FdPoller {
+  /** Calls `onReadable` once, when the descriptor can be read or has hung up. */
+  once(fd: number, onReadable: () => void): void;
+  /** Must be called before a watched descriptor is closed. */
+  forget(fd: number): void;
+}
+
+/** The thread is an isolate of its own, some 10 MiB. */
+export class ThreadPoller implements FdPoller {
   readonly #wakeFd = call("eventfd", "", 0, EFD_NONBLOCK | EFD_CLOEXEC);
   readonly #stop = new Int32Array(new SharedArrayBuffer(4));
   readonly #callbacks = new Map<number, () => void>();
@@ -37,7 +48,6 @@ class FdPoller {
     });
   }
 
-  /** Calls `onReadable` once, when the descriptor can be read or has hung up. */
   once(fd: number, onReadable: () => void): void {
     assert(!this.#callbacks.has(fd), "a descriptor is watched once at a time");
     this.#callbacks.set(fd, onReadable);
@@ -45,7 +55,6 @@ class FdPoller {
     this.#command({ arm: fd });
   }
 
-  /** Must be called before a watched descriptor is closed. */
   forget(fd: number): void {
     if (this.#callbacks.delete(fd)) this.#command({ disarm: fd });
     if (this.#callbacks.size === 0) this.#worker.unref();
@@ -68,7 +77,7 @@ let shared: FdPoller | undefined;
 
 /** The poller of this thread, started at first use. */
 function fdPoller(): FdPoller {
-  shared ??= new FdPoller();
+  shared ??= nodeHandles === undefined ? new ThreadPoller() : new HandlePoller(nodeHandles);
   return shared;
 }
 
@@ -79,8 +88,11 @@ export interface FdWatch {
 }
 
 /** Takes over a descriptor: calls `onReadable` whenever it can be read, or has hung up, until it is closed. */
-export function watchFd(fd: number, onReadable: () => void): FdWatch {
-  const poller = fdPoller();
+export function watchFd(
+  fd: number,
+  onReadable: () => void,
+  poller: FdPoller = fdPoller(),
+): FdWatch {
   let closed = false;
   const onEvent = () => {
     try {

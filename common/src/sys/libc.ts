@@ -24,6 +24,8 @@ const bindings = {
   recvmsg: libc.func("intptr_t recvmsg(int fd, void *msg, int flags)"),
   poll: libc.func("int poll(void *fds, unsigned long count, int timeout)"),
   eventfd: libc.func("int eventfd(unsigned int initval, int flags)"),
+  epoll_create1: libc.func("int epoll_create1(int flags)"),
+  epoll_ctl: libc.func("int epoll_ctl(int epfd, int op, int fd, const void *event)"),
   recv: libc.func("intptr_t recv(int fd, void *buf, size_t count, int flags)"),
   read: libc.func("intptr_t read(int fd, void *buf, size_t count)"),
   write: libc.func("intptr_t write(int fd, const void *buf, size_t count)"),
