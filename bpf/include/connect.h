@@ -113,6 +113,9 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct endpoin
 	if (is_proxy())
 		/* The application answers a client's address: tcp_fwmark_accept keeps that on lo. */
 		return is_own(slot, &to->ip) ? set_mark(ctx, sk->mark, CAPTURE_MARK) : ALLOW;
+	/* The slot's flags alone begin and end capture: out, in, and with passes for what ztunnel delivers. */
+	if (!(pod->flags & SLOT_ENABLED))
+		return ALLOW;
 	if ((pod->flags & SLOT_RELEASED) || is_loopback(&to->ip) || is_link_local(&to->ip) ||
 	    is_own(slot, &to->ip))
 		return unmark(ctx, sk);

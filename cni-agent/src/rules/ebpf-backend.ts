@@ -73,13 +73,14 @@ export class EbpfBackend implements RedirectionBackend {
     }
   }
 
-  /** Captures from now on a pod that was prepared. */
+  /** Captures from now on a pod that was prepared; its own connections and others' at the same moment. */
   activate(netns: NetnsHandle, redirection: PodRedirection): void {
     const cookie = cookieOfNetns(netns.fd);
     const slot = this.#slots.get(cookie)!;
     try {
-      this.#node.steering.setSlot(slot, slotState(redirection));
+      // First what lets ztunnel deliver, then what captures: else it would be given its own deliveries.
       this.#node.steering.enrol(cookie, slot);
+      this.#node.steering.setSlot(slot, slotState(redirection));
     } catch (error) {
       throw asAgentError(error);
     }
@@ -101,8 +102,8 @@ export class EbpfBackend implements RedirectionBackend {
     const slot = this.#slots.get(cookie);
     if (slot === undefined) return;
     const { steering, pins } = this.#node;
-    steering.release(cookie);
     steering.setSlot(slot, undefined);
+    steering.release(cookie);
     pins.detach("pods", podPin(cookie));
     // ztunnel cuts these connections anyway; without the route their next bytes would leave in plain text.
     await endConnections(netns, CONNECTION_MARK);
@@ -138,7 +139,9 @@ export class EbpfBackend implements RedirectionBackend {
 
   /** Whether a pod's new connections are captured. */
   isActive(netns: NetnsHandle): boolean {
-    return this.#node.steering.slotOf(cookieOfNetns(netns.fd)) !== undefined;
+    const { steering } = this.#node;
+    const slot = steering.slotOf(cookieOfNetns(netns.fd));
+    return slot !== undefined && steering.slot(slot) !== undefined;
   }
 
   /** Whether ztunnel takes what the pod's slot captures. */

@@ -25,8 +25,8 @@ export function podPin(cookie: bigint): string {
 /** Ends a pod's capture and frees its slot for the next; connections that were captured go on. */
 export function releasePod(state: EbpfState, cookie: bigint, slot: number | undefined): void {
   const { steering, pins } = state;
-  steering.release(cookie);
   if (slot !== undefined) steering.setSlot(slot, undefined);
+  steering.release(cookie);
   pins.detach("pods", podPin(cookie));
   if (slot === undefined) return;
   steering.clearListeners(slot);

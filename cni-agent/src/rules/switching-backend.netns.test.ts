@@ -2,9 +2,11 @@
 // is new is captured at every moment, and in the end nothing of the old way is left.
 
 import type net from "node:net";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { ListenerRole } from "@ambit/common/sys/bpf-steering.ts";
-import { connectApp } from "../testing/app-socket.ts";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import type { Ip } from "@ambit/common/net/ip.ts";
+import type { ListenerRole, Steering } from "@ambit/common/sys/bpf-steering.ts";
+import * as linux from "@ambit/common/sys/constants.ts";
+import { bindTo, connectApp, setOption } from "../testing/app-socket.ts";
 import { ALL, type EbpfHarness, ebpfHarness } from "../testing/redirection-harness.ts";
 import { dial, ip, OUTSIDE, talk, TestServer } from "../testing/test-network.ts";
 import type { TranslatingBackend } from "./backend.ts";
@@ -69,6 +71,26 @@ function destroyAll(pairs: readonly Pair[]): void {
   for (const socket of pairs.flat()) socket.destroy();
 }
 
+/** Before connect(): as ztunnel delivers, from a client's address. */
+const asClient = (client: Ip) => (fd: number) => {
+  setOption(fd, linux.SOL_SOCKET, linux.SO_MARK, wire.PROXY_MARK);
+  setOption(fd, linux.SOL_IP, linux.IP_TRANSPARENT, 1);
+  bindTo(fd, client, 0);
+};
+
+/** Calls back after each write that begins or ends capture, before the next one. */
+function afterEachWrite(steering: Steering, callback: () => void): Disposable {
+  const spies = (["enrol", "setSlot", "release"] as const).map((name) => {
+    const write = steering[name].bind(steering) as (...words: unknown[]) => unknown;
+    return vi.spyOn(steering, name).mockImplementation((...words: unknown[]) => {
+      const result = write(...words);
+      callback();
+      return result as never;
+    });
+  });
+  return { [Symbol.dispose]: () => spies.forEach((spy) => spy.mockRestore()) };
+}
+
 /** Without a trace: what was closed a moment ago may still be there. */
 function untilGone(translating: TranslatingBackend, backend: SwitchingBackend): Promise<void> {
   const { pod } = harness.network;
@@ -123,6 +145,41 @@ describe.each<[string, () => TranslatingBackend]>([
     await untilGone(translating, backend);
     await talkAll(after);
     destroyAll([...(await connectAll(steered, app)), ...after]);
+    await backend.remove(pod.netns);
+  });
+
+  it("nothing slips between the steps in which a pod is taken to eBPF, or back", async () => {
+    const { pod, other, node } = harness.network;
+    const { backend } = make();
+    await using outside = await TestServer.start(node, OUTSIDE.ip4, 80);
+    await using app = await TestServer.start(pod, ip("::"), APP_PORT);
+    backend.prefer("translating");
+    await backend.install(pod.netns, ALL);
+    await using fixed = await listeners(false);
+    backend.prefer("ebpf");
+    await backend.install(pod.netns, ALL);
+    await using steered = await listeners(true);
+
+    const deliveries: net.Socket[] = [];
+    const calls: net.Socket[] = [];
+    const inBetween = () => {
+      calls.push(connectApp(pod, OUTSIDE.ip4, 80));
+      using _ = harness.asProxy();
+      deliveries.push(connectApp(pod, pod.ip4, APP_PORT, { prepare: asClient(other.ip4) }));
+    };
+    using _ = afterEachWrite(harness.node.steering, inBetween);
+    await backend.settle(pod.netns, ALL);
+    backend.prefer("translating");
+    await backend.install(pod.netns, ALL);
+    await backend.settle(pod.netns, ALL);
+
+    expect(deliveries.length).toBeGreaterThanOrEqual(4);
+    for (const delivery of deliveries) await talk(delivery, await app.next());
+    const captured = () => fixed.OUTBOUND.connectionCount + steered.OUTBOUND.connectionCount;
+    await expect.poll(captured).toBe(calls.length);
+    expect(outside.connectionCount).toBe(0);
+    expect(fixed.PLAINTEXT.connectionCount + steered.PLAINTEXT.connectionCount).toBe(0);
+    for (const socket of [...calls, ...deliveries]) socket.destroy();
     await backend.remove(pod.netns);
   });
 

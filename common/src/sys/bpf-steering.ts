@@ -89,7 +89,7 @@ export class Steering implements Disposable {
     return new Map(entries);
   }
 
-  /** From now on the namespace's sockets are captured. Throws E2BIG when the node is full. */
+  /** From now on the slot's state is that of the namespace's sockets. Throws E2BIG when the node is full. */
   enrol(netnsCookie: bigint, slot: number): void {
     this.#map("pods").set(u64(netnsCookie), u32(slot));
     this.#setOccupant(slot, (value) => {
