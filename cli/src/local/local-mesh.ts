@@ -34,7 +34,6 @@ import { Kubelet, type NodePlace } from "./kubelet.ts";
 import { findLeftovers, removeLeftovers } from "./leftovers.ts";
 import { resolveName } from "./names.ts";
 import {
-  type CgroupStay,
   createNodeCgroups,
   enterKubeletCgroup,
   findMeshCgroups,
@@ -87,7 +86,7 @@ export class LocalMesh {
   /** Nodes that have cgroups of their own. */
   readonly #ebpfNodes = new Set<string>();
   /** While this process plays the kubelet of nodes that may use eBPF. */
-  #asKubelet: CgroupStay | undefined;
+  #asKubelet: Disposable | undefined;
   readonly #startedAt = new Date().toISOString();
   #source: FolderSource | undefined;
   #kubelet: Kubelet | undefined;
@@ -192,10 +191,20 @@ export class LocalMesh {
     try {
       createNodeCgroups(home, name);
       ensureBpffs(home.bpf);
-      this.#asKubelet ??= enterKubeletCgroup(home);
       this.#ebpfNodes.add(name);
     } catch (error) {
-      report(`${name} is not prepared for eBPF: ${errorMessage(error)}`);
+      return report(`${name} is not prepared for eBPF: ${errorMessage(error)}`);
+    }
+    this.#playKubelet();
+  }
+
+  /** Best effort, too: else probes are known by address. */
+  #playKubelet(): void {
+    const { home, report } = this.#dependencies;
+    try {
+      this.#asKubelet ??= enterKubeletCgroup(home);
+    } catch (error) {
+      report(`probes have no cgroup of their own: ${errorMessage(error)}`);
     }
   }
 
@@ -230,8 +239,7 @@ export class LocalMesh {
     const { home, clock, settings } = this.#dependencies;
     const { name, node, netns, command, log } = component;
     const files = this.#writeEtc(node);
-    const own = this.#ebpfNodes.has(node ?? "") ? component.cgroup : undefined;
-    const cgroup = own ?? this.#asKubelet?.home;
+    const cgroup = this.#ebpfNodes.has(node ?? "") ? component.cgroup : undefined;
     const spec = {
       command: enterCommand({ netns, ...files, workingDir: home.root, cgroup }, command),
       env: { ...settings, ...component.env },

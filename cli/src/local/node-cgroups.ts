@@ -34,19 +34,16 @@ export function podCgroup(home: Home, node: string, namespace: string, name: str
   return join(nodeCgroup(home, node), "pods", `${namespace}.${name}`);
 }
 
-/** Where the process is that probes pods, and nothing else that opens connections from a node. */
+/** Where the process is that probes pods, and nothing else that opens connections from where it does. */
 export function kubeletCgroup(home: Home): string {
   return join(findCgroup2() ?? "/sys/fs/cgroup", `${home.prefix}kubelet`);
 }
 
-/** A stay in another cgroup; ends where it began. */
-export interface CgroupStay extends Disposable {
-  /** The folder of the cgroup to go back to. */
-  readonly home: string;
-}
-
-/** Moves this process to kubelet's cgroup. Throws where that is not allowed, or without cgroup v2. */
-export function enterKubeletCgroup(home: Home): CgroupStay {
+/**
+ * Moves this process to kubelet's cgroup, until disposed of: then it is where it was before. Throws where
+ * that is not allowed, or without cgroup v2.
+ */
+export function enterKubeletCgroup(home: Home): Disposable {
   const mount = findCgroup2();
   if (mount === undefined) throw new Error("no cgroup v2 is mounted");
   const before = cgroupOfProcess(mount, "self");
@@ -56,10 +53,16 @@ export function enterKubeletCgroup(home: Home): CgroupStay {
   move(folder);
   let inside = true;
   const leave = () => {
-    if (inside) move(before);
+    if (!inside) return;
     inside = false;
+    try {
+      move(before);
+    } catch {
+      // A session's cgroup goes with its last process: all others may have ended meanwhile.
+      move(mount);
+    }
   };
-  return { home: before, [Symbol.dispose]: leave };
+  return { [Symbol.dispose]: leave };
 }
 
 /** Makes a node's cgroups. Throws where that is not allowed, or without cgroup v2. */
@@ -109,7 +112,8 @@ function processesBelow(folder: string): number[] {
   return unlessGone([], () => {
     const own = readFileSync(join(folder, "cgroup.procs"), "utf8").split("\n");
     const pids = own.filter((line) => line !== "").map(Number);
-    return [...pids, ...children(folder).flatMap(processesBelow)];
+    const others = pids.filter((pid) => pid !== process.pid);
+    return [...others, ...children(folder).flatMap(processesBelow)];
   });
 }
 

@@ -173,6 +173,8 @@ describe("kubelet's sockets", () => {
     sockets.refresh();
     expect(sockets.problem).toMatchObject({ check: "kubelet-cgroup" });
     mkdirSync(folder);
+    sockets.refresh();
+    expect(sockets.problem).toMatchObject({ check: "kubelet" });
     const second = new Process(folder);
     sockets.refresh();
     expect(sockets.problem).toBeUndefined();

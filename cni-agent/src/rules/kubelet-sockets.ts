@@ -45,7 +45,7 @@ export class KubeletSockets implements Disposable {
   refresh(): void {
     const before = this.#problem?.message;
     if (this.#place === undefined) this.#find();
-    else if (!isPopulated(this.#place)) this.#lose(this.#place.folder);
+    else if (!isPopulated(this.#place)) this.#giveUp(gone(this.#place.folder));
     if (before !== this.#problem?.message) this.onChange();
   }
 
@@ -63,6 +63,7 @@ export class KubeletSockets implements Disposable {
       events.on("change", () => this.refresh());
       events.on("error", () => this.refresh());
       this.#place = { folder, id, events };
+      if (!isPopulated(this.#place)) throw gone(folder);
       node.dismissKubelets();
       attempt("kubelet-attach", () => node.admitKubelet(folder));
       this.#problem = undefined;
@@ -80,15 +81,15 @@ export class KubeletSockets implements Disposable {
     return cgroup ?? findKubeletCgroup(cgroups, procFolder);
   }
 
-  #lose(folder: string): void {
-    this.#giveUp(new KubeletError("kubelet", `kubelet is gone from its cgroup ${folder}`));
-  }
-
   #giveUp(problem: KubeletError): void {
     this[Symbol.dispose]();
     this.#options.node.dismissKubelets();
     this.#problem = problem;
   }
+}
+
+function gone(folder: string): KubeletError {
+  return new KubeletError("kubelet", `no kubelet is in its cgroup ${folder}`);
 }
 
 /** Whether it is the same cgroup as it was, with a process in it. */
