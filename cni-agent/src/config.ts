@@ -50,7 +50,7 @@ export interface Config {
   readonly logFormat: "plain" | "json";
 }
 
-/** At most one short program per pod: a hundred pods cost a few per cent of a core at the most. */
+/** A short program or two per pod, none by eBPF: a hundred pods cost a few per cent of a core at most. */
 const AUDIT_INTERVAL_MS = 30_000;
 const AUDIT_INTERVAL_MIN_MS = 100;
 
