@@ -13,7 +13,7 @@ export const CHECK_INTERVAL_MS = 2_000;
  */
 export const QUIET_SHARE = 0.005;
 /** What is worth that pause. */
-export const GROWN_BYTES = 8 << 20;
+export const GROWN_BYTES = 4 << 20;
 /** Bursts may come again and again. */
 export const TIDY_INTERVAL_MS = 10_000;
 
