@@ -85,11 +85,20 @@ export function bindTo(fd: number, ip: Ip, port: number): void {
   call("bind", `${ip}:${port}`, fd, address, address.length);
 }
 
+/** A listening socket of the place, as an application makes it; the caller closes it. */
+export function listenApp(place: TestPlace, ip: Ip, port: number, protocol = TCP): number {
+  const fd = openAppSocket(place, ip, { protocol });
+  bindTo(fd, ip, port);
+  call("listen", `${ip}:${port}`, fd, BACKLOG);
+  return fd;
+}
+
+const BACKLOG = 16;
 const SO_BINDTODEVICE = 25;
 
 /** Needs no privilege, and decides how packets are routed. */
-export function bindToDevice(fd: number): void {
-  setOption(fd, linux.SOL_SOCKET, SO_BINDTODEVICE, Buffer.from("eth0\0"));
+export function bindToDevice(fd: number, device = "eth0"): void {
+  setOption(fd, linux.SOL_SOCKET, SO_BINDTODEVICE, Buffer.from(`${device}\0`));
 }
 
 /** A UDP socket of the place, for use with dgram. */

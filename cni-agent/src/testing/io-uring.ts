@@ -1,5 +1,5 @@
-// connect() by io_uring (io_uring(7)), which no system call of the caller's makes: a thread of the kernel does
-// (IORING_SETUP_SQPOLL).
+// connect() and accept() by io_uring (io_uring(7)), which no system call of the caller's makes: a thread of the
+// kernel does (IORING_SETUP_SQPOLL).
 
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { addressOf, callNumber, closeFd, mapMemory, pageBytes } from "@ambit/common/sys/libc.ts";
@@ -17,10 +17,20 @@ const SETUP_SQPOLL = 2;
 const SQES_OFFSET = 0x1000_0000;
 /** struct io_uring_sqe. */
 const SQE = { bytes: 64, opcode: 0, fd: 4, addressBytes: 8, address: 16 };
+const OP_ACCEPT = 13;
 const OP_CONNECT = 16;
 
 /** Resolves with connect()'s errno, or 0. */
 export async function connectByRing(socketFd: number, to: SocketAddress): Promise<number> {
+  return -(await byRing(OP_CONNECT, socketFd, encodeSockaddr(to)));
+}
+
+/** Resolves with the accepted connection's descriptor; negative: an errno. */
+export function acceptByRing(listenerFd: number): Promise<number> {
+  return byRing(OP_ACCEPT, listenerFd);
+}
+
+async function byRing(opcode: number, socketFd: number, name?: Buffer): Promise<number> {
   const params = Buffer.alloc(PARAMS_BYTES);
   params.writeUInt32LE(SETUP_SQPOLL, PARAMS.flags);
   const fd = callNumber(IO_URING_SETUP, "io_uring_setup", ENTRIES, addressOf(params));
@@ -28,14 +38,15 @@ export async function connectByRing(socketFd: number, to: SocketAddress): Promis
   const ring = mapMemory(fd, 0, pageBytes(), "write");
   const sqes = mapMemory(fd, SQES_OFFSET, pageBytes(), "write");
   try {
-    const name = encodeSockaddr(to);
     const sqe = Buffer.from(sqes.bytes);
-    sqe.writeUInt8(OP_CONNECT, SQE.opcode);
+    sqe.writeUInt8(opcode, SQE.opcode);
     sqe.writeInt32LE(socketFd, SQE.fd);
-    sqe.writeBigUInt64LE(BigInt(name.length), SQE.addressBytes);
-    // Behind the entry, where it stays.
-    sqe.set(name, SQE.bytes);
-    sqe.writeBigUInt64LE(addressOf(sqe) + BigInt(SQE.bytes), SQE.address);
+    if (name !== undefined) {
+      sqe.writeBigUInt64LE(BigInt(name.length), SQE.addressBytes);
+      // Behind the entry, where it stays.
+      sqe.set(name, SQE.bytes);
+      sqe.writeBigUInt64LE(addressOf(sqe) + BigInt(SQE.bytes), SQE.address);
+    }
     const words = new Int32Array(ring.bytes);
     words[at(PARAMS.sqArray) / 4] = 0;
     Atomics.store(words, at(PARAMS.sqTail) / 4, 1);
@@ -44,7 +55,7 @@ export async function connectByRing(socketFd: number, to: SocketAddress): Promis
       await new Promise((resolve) => setImmediate(resolve));
     }
     // struct io_uring_cqe: eight bytes of the caller's, then the result.
-    return -words[at(PARAMS.cqes) / 4 + 2]!;
+    return words[at(PARAMS.cqes) / 4 + 2]!;
   } finally {
     ring.unmap();
     sqes.unmap();
