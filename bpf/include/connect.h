@@ -75,16 +75,10 @@ static __always_inline int connect_directly(struct bpf_sock_addr *ctx, struct bp
 					    __u64 netns, struct endpoint *to)
 {
 	struct verdict *verdict = find_verdict(netns, to);
-	struct slot *pod;
-	__u32 slot;
 
-	if (!verdict)
+	if (!verdict || !find_caller(verdict->source, netns))
 		return 0;
-	slot = verdict->source;
-	pod = bpf_map_lookup_elem(&slots, &slot);
-	if (!find_occupant(slot, netns) || !pod || (pod->flags & SLOT_RELEASED))
-		return 0;
-	if (!somebody_listens(slot))
+	if (!somebody_listens(verdict->source))
 		return -1;
 	if (!choose_direct(sk, verdict, to))
 		return 0;

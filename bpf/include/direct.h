@@ -98,6 +98,16 @@ static __always_inline int is_current(__u32 slot, __u32 generation)
 	return current && *current == generation;
 }
 
+/* Who has the slot, if that is the pod with this network namespace, and it is captured. */
+static __always_inline struct occupant *find_caller(__u32 slot, __u64 netns)
+{
+	struct slot *pod = bpf_map_lookup_elem(&slots, &slot);
+
+	if (!pod || (pod->flags & (SLOT_ENABLED | SLOT_RELEASED)) != SLOT_ENABLED)
+		return 0;
+	return find_occupant(slot, netns);
+}
+
 /* What the namespace may call directly under this name; 0 when it may not. */
 static __always_inline struct verdict *find_verdict(__u64 netns, const struct endpoint *to)
 {

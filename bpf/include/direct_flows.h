@@ -55,7 +55,7 @@ static __always_inline struct occupant *find_permission(struct bpf_sock *sk,
 		flow->slot = stored->slot;
 		flow->generation = stored->generation;
 		*source = stored->source;
-		return find_occupant(*source, flow->netns);
+		return find_caller(*source, flow->netns);
 	}
 	verdict = find_verdict(flow->netns, &to);
 	backend = verdict ? draw_backend(verdict) : 0;
@@ -64,7 +64,7 @@ static __always_inline struct occupant *find_permission(struct bpf_sock *sk,
 	flow->slot = backend->slot;
 	flow->generation = backend->generation;
 	*source = verdict->source;
-	return find_occupant(*source, flow->netns);
+	return find_caller(*source, flow->netns);
 }
 
 static __always_inline int enter_flow(const struct flow_key *key, struct flow *flow)

@@ -178,6 +178,18 @@ describe("a verdict that was revoked", () => {
     closeFd(fd);
   });
 
+  it.each(["switched off", "released"])("is no use to a caller that is %s", async (how) => {
+    lab.allow(lab.at());
+    const released = { inbound: false, dns: false, released: true } as const;
+    const before = lab.counted("DIRECT_CHOSEN");
+    const state = how === "released" ? released : undefined;
+    harness.node.steering.setSlot(lab.source.slot, state);
+    const client = lab.call(lab.at());
+    await talk(client, await lab.plaintext.next());
+    expect(lab.counted("DIRECT_CHOSEN")).toBe(before);
+    client.destroy();
+  });
+
   it("is not revived by whoever gets the destination's slot next", async () => {
     lab.allow(lab.at());
     const { other } = harness.network;
