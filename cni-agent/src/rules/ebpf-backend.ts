@@ -64,6 +64,7 @@ export class EbpfBackend implements RedirectionBackend {
     const cookie = this.#podCookie(netns);
     const slot = this.#slots.get(cookie) ?? this.#takeSlot(cookie);
     try {
+      this.#node.mend();
       this.#node.steering.setAddresses(slot, podAddresses(netns));
       requireMarkedAnswers(netns, redirection.ipv6);
       installReturnRoutes(netns, redirection.ipv6, sources(netns));
@@ -204,6 +205,7 @@ export class EbpfBackend implements RedirectionBackend {
     const state = steering.slot(slot);
     const { inbound, dns } = slotState(wanted);
     return (
+      this.#node.isIntact &&
       state?.inbound === inbound &&
       state.dns === dns &&
       state.released === undefined &&

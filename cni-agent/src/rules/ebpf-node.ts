@@ -1,7 +1,7 @@
 // The programs and maps of one node: loaded, attached at the node's cgroup, pinned, and found again by the
 // next agent. Owns descriptors only; everything else is in the kernel. Pods are EbpfBackend's.
 
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { AttachType } from "@ambit/common/sys/bpf-link.ts";
@@ -47,12 +47,21 @@ export interface EbpfNodeOptions {
   readonly hostNetns?: NetnsHandle | undefined;
 }
 
+interface CgroupAttachment {
+  readonly kind: LinkKind;
+  readonly name: string;
+  readonly program: NodeProgram | "proxy_sockops" | "kubelet_sockops";
+  readonly folder: string;
+}
+
 export class EbpfNode implements EbpfState, Disposable {
   readonly pins: Pins;
   readonly steering: Steering;
   readonly #cgroup: string;
   readonly #cgroups: CgroupView | undefined;
   readonly #object: LoadedObject;
+  /** What was put into effect, by pin. At most one for each of the node's programs and cgroups. */
+  readonly #attached = new Map<string, CgroupAttachment>();
   /** Cookie of the node's own namespace: its sockets belong to no pod. */
   readonly hostCookie: bigint;
 
@@ -69,9 +78,24 @@ export class EbpfNode implements EbpfState, Disposable {
   /** Puts the programs into effect for the node's cgroup; no pod is enrolled by that. */
   attach(): void {
     for (const name of NODE_PROGRAM_NAMES) {
-      this.#attachToCgroup("links", name, name, this.#cgroup);
+      this.#attachToCgroup({ kind: "links", name, program: name, folder: this.#cgroup });
     }
+    this.pins.removeOtherMaps(mapFolder(this.pins.root));
     this.collectGarbage();
+  }
+
+  /** Whether nobody has removed a pin, and with it what it held in place. */
+  get isIntact(): boolean {
+    return this.#missing().length === 0 && this.#missingMaps().length === 0;
+  }
+
+  /** Puts back what somebody has removed from bpffs; pods' own are put back as they are installed. */
+  mend(): void {
+    if (this.isIntact) return;
+    const folder = mapFolder(this.pins.root);
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    for (const [name, fd] of this.#missingMaps()) pinObject(fd, join(folder, name));
+    for (const attachment of this.#missing()) this.#attachToCgroup(attachment);
   }
 
   /** `steer` for one pod. */
@@ -101,7 +125,7 @@ export class EbpfNode implements EbpfState, Disposable {
     const folder = resolve(path);
     this.#requireOwn("ztunnel", folder);
     const id = cgroupId(folder);
-    this.#attachToCgroup("proxies", `${id}`, "proxy_sockops", folder);
+    this.#attachToCgroup({ kind: "proxies", name: `${id}`, program: "proxy_sockops", folder });
     this.steering.addProxy(id);
   }
 
@@ -112,12 +136,16 @@ export class EbpfNode implements EbpfState, Disposable {
   admitKubelet(path: string): void {
     const folder = resolve(path);
     this.#requireOwn("kubelet", folder);
-    this.#attachToCgroup("kubelets", `${cgroupId(folder)}`, "kubelet_sockops", folder);
+    const name = `${cgroupId(folder)}`;
+    this.#attachToCgroup({ kind: "kubelets", name, program: "kubelet_sockops", folder });
   }
 
   /** No cgroup's sockets are kubelet's any more. */
   dismissKubelets(): void {
-    for (const name of this.pins.names("kubelets")) this.pins.detach("kubelets", name);
+    for (const name of this.pins.names("kubelets")) {
+      this.pins.detach("kubelets", name);
+      this.#attached.delete(`kubelets/${name}`);
+    }
   }
 
   /** Forgets pods whose namespaces and ztunnels whose cgroups are gone; returns how many. */
@@ -130,6 +158,7 @@ export class EbpfNode implements EbpfState, Disposable {
     for (const name of deadProxies) {
       this.steering.removeProxy(BigInt(name));
       this.pins.detach("proxies", name);
+      this.#attached.delete(`proxies/${name}`);
     }
     return deadPods.length + deadProxies.length;
   }
@@ -158,12 +187,20 @@ export class EbpfNode implements EbpfState, Disposable {
     releasePod(this, cookie, this.steering.slotOf(cookie));
   }
 
-  #attachToCgroup(
-    kind: LinkKind,
-    name: string,
-    program: NodeProgram | "proxy_sockops" | "kubelet_sockops",
-    folder: string,
-  ): void {
+  #missing(): CgroupAttachment[] {
+    return [...this.#attached.values()].filter(
+      ({ kind, name, folder }) => !this.pins.has(kind, name) && existsSync(folder),
+    );
+  }
+
+  #missingMaps(): [MapName, number][] {
+    const folder = mapFolder(this.pins.root);
+    return [...this.#object.maps].filter(([name]) => !existsSync(join(folder, name)));
+  }
+
+  #attachToCgroup(attachment: CgroupAttachment): void {
+    const { kind, name, program, folder } = attachment;
+    this.#attached.set(`${kind}/${name}`, attachment);
     const targetFd = openSync(folder, "r");
     try {
       this.pins.attach({

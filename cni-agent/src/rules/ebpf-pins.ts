@@ -3,8 +3,8 @@
 //   <bpffs>/ambit/<node>/maps-v<layout>/<map>   links/<program>   proxies/<cgroup id>   kubelets/<cgroup id>
 //   pods/<netns cookie>
 
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { basename, join } from "node:path";
 import {
   type AttachTypeNumber,
   createLink,
@@ -30,12 +30,9 @@ export interface Attachment {
 export class Pins {
   readonly root: string;
 
-  /** Makes the folders, readable by root only. */
   constructor(root: string) {
     this.root = root;
-    for (const kind of KINDS) {
-      mkdirSync(join(root, kind), { recursive: true, mode: 0o700 });
-    }
+    for (const kind of KINDS) this.#makeFolder(kind);
   }
 
   /** Attaches a program for good; one that is attached there already is replaced without a gap. */
@@ -45,6 +42,7 @@ export class Pins {
       return this.#withLink(kind, name, (fd) => updateLink(fd, programFd));
     }
     this.detach(kind, name);
+    this.#makeFolder(kind);
     const fd = createLink(programFd, targetFd, type);
     try {
       pinObject(fd, this.#path(kind, name));
@@ -63,17 +61,35 @@ export class Pins {
     }
   }
 
+  has(kind: LinkKind, name: string): boolean {
+    return existsSync(this.#path(kind, name));
+  }
+
   detach(kind: LinkKind, name: string): void {
     rmSync(this.#path(kind, name), { force: true });
   }
 
   names(kind: LinkKind): string[] {
-    return readdirSync(join(this.root, kind));
+    const folder = join(this.root, kind);
+    return existsSync(folder) ? readdirSync(folder) : [];
+  }
+
+  /** Maps of other layouts, which no program of ours uses any more. */
+  removeOtherMaps(folder: string): void {
+    for (const name of readdirSync(this.root)) {
+      if (!name.startsWith("maps-v") || name === basename(folder)) continue;
+      rmSync(join(this.root, name), { recursive: true, force: true });
+    }
   }
 
   /** Detaches everything and forgets all state: nothing of ours is left in the kernel. */
   removeAll(): void {
     rmSync(this.root, { recursive: true, force: true });
+  }
+
+  /** Readable by root only. */
+  #makeFolder(kind: LinkKind): void {
+    mkdirSync(join(this.root, kind), { recursive: true, mode: 0o700 });
   }
 
   #withLink<T>(kind: LinkKind, name: string, action: (fd: number) => T): T {

@@ -1,8 +1,10 @@
 // Questions to DNS servers.
 
+import { Resolver } from "node:dns/promises";
 import { once } from "node:events";
 import { expect, it } from "vitest";
 import { parseIp } from "@ambit/common/net/ip.ts";
+import { inNetns } from "@ambit/common/sys/netns.ts";
 import { connectApp, udpAt } from "../app-socket.ts";
 import type { RedirectionHarness } from "../redirection-harness.ts";
 import { ip, OUTSIDE, talk } from "../test-network.ts";
@@ -89,6 +91,31 @@ export function dnsCases(get: () => RedirectionHarness): void {
     app.close();
   });
 
+  it("carries an answer of 4096 bytes", async () => {
+    const { network, install, mark } = get();
+    await install();
+    const proxy = await udpAt(network.pod, ip("127.0.0.1"), 15_053, mark);
+    proxy.on("message", (_query, from) => proxy.send(Buffer.alloc(4096), from.port, from.address));
+    const app = await udpAt(network.pod, ip("0.0.0.0"), 0);
+    app.send("query", 53, OUTSIDE.ip4);
+    const [answer] = (await once(app, "message")) as [Buffer];
+    expect(answer.length).toBe(4096);
+    proxy.close();
+    app.close();
+  });
+
+  it("answers c-ares, Node's own resolver", async () => {
+    const { network, install, mark } = get();
+    await install();
+    const proxy = await udpAt(network.pod, ip("127.0.0.1"), 15_053, mark);
+    proxy.on("message", (query, from) => proxy.send(answerTo(query), from.port, from.address));
+    const resolver = new Resolver();
+    resolver.setServers([OUTSIDE.ip4]);
+    const found = inNetns(network.pod.netns.fd, () => resolver.resolve4("far.shop"));
+    expect(await found).toEqual(["10.0.0.7"]);
+    proxy.close();
+  });
+
   it("captures DNS over TCP apart from other connections", async () => {
     const { network, install, listen } = get();
     await install();
@@ -124,4 +151,22 @@ export function dnsCases(get: () => RedirectionHarness): void {
     server.close();
     app.close();
   });
+}
+
+const DNS_HEADER_BYTES = 12;
+
+/** The question again, with the address 10.0.0.7 (RFC 1035); without what follows it (EDNS). */
+function answerTo(query: Buffer): Buffer {
+  const questionEnd = query.indexOf(0, DNS_HEADER_BYTES) + 5;
+  const question = Buffer.from(query.subarray(0, questionEnd));
+  question.writeUInt16BE(0x8180, 2);
+  for (const [count, offset] of [
+    [1, 6],
+    [0, 8],
+    [0, 10],
+  ] as const) {
+    question.writeUInt16BE(count, offset);
+  }
+  // The name again, by a pointer; A, IN, 60 seconds, four bytes.
+  return Buffer.concat([question, Buffer.from("c00c000100010000003c00040a000007", "hex")]);
 }
