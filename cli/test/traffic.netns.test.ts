@@ -25,6 +25,11 @@ describe("traffic between enrolled pods", () => {
     },
   );
 
+  it("reaches a pod by its own service, too", async () => {
+    // By its short name it finds its own address: that is its hostname.
+    expect(await lab.get("far.shop", "http://far.shop/")).toContain("far sees");
+  });
+
   it("finds a pod by its address, of either family", async () => {
     const { ips } = await lab.pod("far");
     expect(ips).toHaveLength(2);
