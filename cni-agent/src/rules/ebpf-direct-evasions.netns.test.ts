@@ -100,6 +100,8 @@ function namespaceBehind(): TestPlace {
     netns.close();
     harness.network.sh(`
       ip netns exec $POD nft delete table ip behind
+      # At once: with its namespace it goes some time later.
+      ip -n $POD link del behind
       ip netns del $POD-behind`);
   });
   return { path, netns, ip4: ip("10.79.0.2"), ip6: ip("fd79::2") };
