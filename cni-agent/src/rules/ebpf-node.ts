@@ -77,6 +77,7 @@ export class EbpfNode implements EbpfState, Disposable {
 
   /** Puts the programs into effect for the node's cgroup; no pod is enrolled by that. */
   attach(): void {
+    if (this.pins.otherMaps(mapFolder(this.pins.root)).length > 0) this.#carryOver();
     for (const name of NODE_PROGRAM_NAMES) {
       this.#attachToCgroup({ kind: "links", name, program: name, folder: this.#cgroup });
     }
@@ -166,6 +167,25 @@ export class EbpfNode implements EbpfState, Disposable {
   [Symbol.dispose](): void {
     this.steering[Symbol.dispose]();
     for (const fd of this.#object.programs.values()) closeFd(fd);
+  }
+
+  /**
+   * The maps are new, of a layout that the former agent did not know. Who was captured stays so without a
+   * gap, and who delivers may go on: until a pod is installed anew, its new connections are refused.
+   */
+  #carryOver(): void {
+    const alive = (kind: LinkKind) =>
+      this.pins.names(kind).filter((it) => this.pins.target(kind, it));
+    for (const name of alive("proxies")) this.steering.addProxy(BigInt(name));
+    const slots = new Set(this.steering.pods().values());
+    let slot = 0;
+    for (const cookie of alive("pods").map(BigInt)) {
+      if (this.steering.slotOf(cookie) !== undefined) continue;
+      while (slots.has(slot)) slot++;
+      this.steering.setSlot(slot, { inbound: true, dns: true });
+      this.steering.enrol(cookie, slot);
+      slots.add(slot);
+    }
   }
 
   #requireOwn(whose: string, folder: string): void {

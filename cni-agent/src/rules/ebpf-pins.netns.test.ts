@@ -86,7 +86,7 @@ describe("pins that somebody removed", () => {
   });
 });
 
-it("maps of another layout are left to what is connected, and the pods are captured anew", async () => {
+it("maps of another layout are left to what is connected; the pods are never let out, and served anew", async () => {
   const { install, network, pins } = harness;
   await install();
   await using ztunnel = await harness.listen("OUTBOUND");
@@ -96,6 +96,7 @@ it("maps of another layout are left to what is connected, and the pods are captu
   using node = successor();
   const backend = backendOf(node);
   await talk(app, captured);
+  expect(() => connectApp(network.pod, OUTSIDE.ip4, 80)).toThrow("EPERM");
   expect(await backend.verify(network.pod.netns, ALL)).toBe("drifted");
   await backend.install(network.pod.netns, ALL);
   node.steering.setListener(backend.slotOf(network.pod.netns)!, "OUTBOUND", ztunnel.fd);

@@ -74,10 +74,15 @@ export class Pins {
     return existsSync(folder) ? readdirSync(folder) : [];
   }
 
-  /** Maps of other layouts, which no program of ours uses any more. */
+  /** Folders of maps of other layouts than the one in `folder`. */
+  otherMaps(folder: string): string[] {
+    const others = (name: string) => name.startsWith("maps-v") && name !== basename(folder);
+    return readdirSync(this.root).filter(others);
+  }
+
+  /** Of other layouts: no program that is loaded from now on uses them. */
   removeOtherMaps(folder: string): void {
-    for (const name of readdirSync(this.root)) {
-      if (!name.startsWith("maps-v") || name === basename(folder)) continue;
+    for (const name of this.otherMaps(folder)) {
       rmSync(join(this.root, name), { recursive: true, force: true });
     }
   }
