@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { parseIp } from "@ambit/common/net/ip.ts";
 import type { Steering } from "@ambit/common/sys/bpf-steering.ts";
 import * as linux from "@ambit/common/sys/constants.ts";
@@ -142,13 +142,13 @@ describe("a delivery that has no pass", () => {
     await using plaintext = await harness.listen("PLAINTEXT");
     // What a full map comes to: nobody notes what ztunnel opens.
     for (const name of node.pins.names("proxies")) node.pins.detach("proxies", name);
-    const proxy = harness.asProxy();
-    const spoof = network.other.ip4;
-    const upstream = await dial(network.pod, network.pod.ip4, APP_PORT, {
-      mark: PROXY_MARK,
-      spoof,
-    });
-    proxy[Symbol.dispose]();
+    const deliver = async () => {
+      using _ = harness.asProxy();
+      const as = { mark: PROXY_MARK, spoof: network.other.ip4 };
+      return await dial(network.pod, network.pod.ip4, APP_PORT, as);
+    };
+    // The kernel lets go of a program a little after its pin: until then what ztunnel opens may pass.
+    const upstream = await vi.waitFor(deliver);
     expect(markOf(await plaintext.next())).toBe(CONSTANTS.CAPTURE_MARK);
     const client = connectApp(network.other, network.pod.ip4, APP_PORT);
     expect(markOf(await plaintext.next())).toBe(0);
