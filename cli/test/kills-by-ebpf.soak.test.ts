@@ -49,7 +49,7 @@ describe("redirection by eBPF", () => {
   it.each(VICTIMS)(
     `survives that %s ends at any moment`,
     { timeout: TEST_MAX_MS },
-    async (_name, names) => {
+    async (name, names) => {
       const outcome = await underLoad(lab, { lasting: LASTING_PER_HOST }, async () => {
         for (let count = 0; count < Math.ceil(BLOWS / VICTIMS.length); count++) {
           await pause(Math.random() * PAUSE_MAX_MS);
@@ -61,6 +61,8 @@ describe("redirection by eBPF", () => {
           await pause(REST_MS);
         }
       });
+      const gaps = HOSTS.map((host) => `${host} ${Math.round(outcome.gapMs[host]!)} ms`);
+      console.log(`${name}: longest without an answer: ${gaps.join(", ")}`);
       expect(outcome.sent).toBeGreaterThan(100);
       expect(outcome.wrong).toBe(0);
       expect(await plaintextPackets(lab)).toEqual([0, 0]);
