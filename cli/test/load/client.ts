@@ -40,4 +40,5 @@ function end(): void {
 
 const limit = setTimeout(end, LOAD_MAX_MS);
 process.on("SIGTERM", end);
-process.on("exit", () => console.log(JSON.stringify(tally.outcome())));
+// Before it ends, not as it ends: then what a pipe has no room for at once would be lost.
+process.once("beforeExit", () => console.log(JSON.stringify(tally.outcome())));
