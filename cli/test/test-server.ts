@@ -31,6 +31,8 @@ http
   .on("upgrade", (_, socket) => {
     socket.write("HTTP/1.1 101 Switching Protocols\r\n");
     socket.write("Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+    // Some tests cut it.
+    socket.on("error", () => socket.destroy());
     socket.pipe(socket);
   })
   .listen(8080, "::");

@@ -5,7 +5,17 @@ import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseIp, type Ip } from "../net/ip.ts";
 import { type ByteDial, ByteDialer } from "./byte-dialer.ts";
-import { connectTcp, listenTcp, netnsCookie, originalDst, socketFd } from "./sockets.ts";
+import { closeFd } from "./libc.ts";
+import {
+  bindSpoofed,
+  connectTcp,
+  listenTcp,
+  netnsCookie,
+  openDialSocket,
+  originalDst,
+  socketFd,
+} from "./sockets.ts";
+import { nextSpoofedPort } from "./spoofed-ports.ts";
 import { inNetns, openNetns, type NetnsHandle } from "./netns.ts";
 
 const NAME = `ambit-test-sys-${process.pid}`;
@@ -88,6 +98,49 @@ describe("sockets in another network namespace", () => {
     socket.destroy();
     peer.destroy();
     server.close();
+  });
+
+  it("connects from a foreign address by other ports than that one's owner does", async () => {
+    const server = await serve("10.9.9.1", 4002);
+    server.on("connection", (peer: net.Socket) => peer.resume());
+    const destination = { ip: ip("10.9.9.1"), port: 4002 };
+    const portsOf = async (spoof: { ip: Ip; port: number } | undefined) => {
+      const parities = new Set<number>();
+      for (let i = 0; i < 20; i++) {
+        const dial = { destination, timeoutMs: 2000, mark: 0x111, ...(spoof && { spoof }) };
+        const { socket } = await connectTcp(netns.fd, dial);
+        parities.add(socket.localPort! % 2);
+        socket.destroy();
+      }
+      return [...parities];
+    };
+    const own = await portsOf(undefined);
+    const foreign = await portsOf({ ip: ip("192.0.2.7"), port: 0 });
+    expect([own, foreign]).toEqual([[0], [1]]);
+    server.close();
+  });
+
+  it("connects from a foreign address whose next odd ports are taken", async () => {
+    const server = await serve("10.9.9.1", 4003);
+    const before = nextSpoofedPort();
+    const taken = inNetns(netns.fd, () =>
+      Array.from({ length: 8 }, (_, i) => {
+        const fd = openDialSocket(4, {});
+        const port = 32_769 + ((before + 2 * (i + 1) - 32_769) % 28_232);
+        expect(bindSpoofed(fd, { ip: ip("192.0.2.7"), port }, 4)).toBe(true);
+        return fd;
+      }),
+    );
+    const { socket, spoofed } = await connectTcp(netns.fd, {
+      destination: { ip: ip("10.9.9.1"), port: 4003 },
+      spoof: { ip: ip("192.0.2.7"), port: 0 },
+      mark: 0x111,
+      timeoutMs: 2000,
+    });
+    expect([spoofed, socket.localPort! % 2]).toEqual([true, 0]);
+    socket.destroy();
+    server.close();
+    taken.forEach(closeFd);
   });
 
   it.each([

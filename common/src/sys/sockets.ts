@@ -8,6 +8,7 @@ import { call, callRaw, closeFd, lastErrno, SystemError } from "./libc.ts";
 import * as linux from "./constants.ts";
 import { inNetns } from "./netns.ts";
 import { decodeSockaddr, encodeSockaddr, putSockaddr, SOCKADDR_BYTES_MAX } from "./sockaddr.ts";
+import { nextSpoofedPort } from "./spoofed-ports.ts";
 
 export type Transparency = "required" | "best-effort" | "never";
 
@@ -172,24 +173,35 @@ export function openDialSocket(
   }
 }
 
-/** Binds to an address that is not ours. False when the kernel or our capabilities do not allow it. */
+/** How many ports are tried that the address's owner does not use: when so many are taken, most are. */
+const SPOOFED_PORTS_TRIED = 4;
+
+/**
+ * Binds to an address that is not ours; where port 0 is asked for, by one that its owner hardly uses
+ * (spoofed-ports.ts). When that cannot be, by any that connect() finds. False when the kernel or our
+ * capabilities do not allow it.
+ */
 export function bindSpoofed(fd: number, source: SocketAddress, family: IpFamily): boolean {
-  if (ipFamily(source.ip) !== family) return false;
+  const { ip, port } = source;
+  if (ipFamily(ip) !== family) return false;
   try {
     setTransparent(fd, family);
     const freebind =
       family === 4 ? [linux.SOL_IP, linux.IP_FREEBIND] : [linux.SOL_IPV6, linux.IPV6_FREEBIND];
     setInt(fd, freebind[0]!, freebind[1]!, 1);
-    if (source.port === 0) setInt(fd, linux.SOL_IP, linux.IP_BIND_ADDRESS_NO_PORT, 1);
+    for (let tried = 0; tried < SPOOFED_PORTS_TRIED; tried++) {
+      if (bindTo(fd, ip, port === 0 ? nextSpoofedPort() : port)) return true;
+    }
+    setInt(fd, linux.SOL_IP, linux.IP_BIND_ADDRESS_NO_PORT, 1);
   } catch {
     return false;
   }
-  const length = putSockaddr(source, family, addressBuffer);
-  if (callRaw("bind", fd, addressBuffer, length) === 0) return true;
-  if (source.port === 0) return false;
-  return (
-    callRaw("bind", fd, encodeSockaddr({ ip: source.ip, port: 0 }), sockaddrLength(family)) === 0
-  );
+  return bindTo(fd, ip, 0);
+}
+
+function bindTo(fd: number, ip: Ip, port: number): boolean {
+  const length = putSockaddr({ ip, port }, ipFamily(ip), addressBuffer);
+  return callRaw("bind", fd, addressBuffer, length) === 0;
 }
 
 export function setKeepalive(fd: number, keepalive: Keepalive): void {
