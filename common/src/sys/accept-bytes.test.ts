@@ -2,19 +2,26 @@
 
 import { once } from "node:events";
 import net from "node:net";
-import { expect, it } from "vitest";
+import { afterEach, expect, it } from "vitest";
 import type { ByteSocket } from "../net/byte-socket.ts";
-import { acceptBytes } from "./accept-bytes.ts";
+import { parseIp } from "../net/ip.ts";
+import { errorCode } from "../process/errors.ts";
+import { uncaught } from "../testing/uncaught.ts";
+import { acceptBytes, type ByteListener } from "./accept-bytes.ts";
 import { readWaiting } from "./read-waiting.ts";
+import { listenTcp, localPort } from "./sockets.ts";
 
 const WAITING = 40;
 
-async function listen(onSocket: (socket: ByteSocket) => void): Promise<net.Server> {
-  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  acceptBytes(server, onSocket);
-  return server;
+let server: ByteListener | undefined;
+afterEach(() => server?.close());
+
+/** Returns the port. */
+function listen(onSocket: (socket: ByteSocket) => void): number {
+  const fd = listenTcp(undefined, { address: { ip: parseIp("127.0.0.1")!, port: 0 } });
+  const port = localPort(fd);
+  server = acceptBytes(fd, onSocket);
+  return port;
 }
 
 it("accepts all that wait, each once, in fewer turns than there are connections", async () => {
@@ -26,8 +33,7 @@ it("accepts all that wait, each once, in fewer turns than there are connections"
   };
   const accepted: ByteSocket[] = [];
   const all = Promise.withResolvers<void>();
-  const server = await listen((socket) => accepted.push(socket));
-  const { port } = server.address() as net.AddressInfo;
+  const port = listen((socket) => accepted.push(socket));
   const peers = Array.from({ length: WAITING }, () => net.connect(port, "127.0.0.1"));
   setImmediate(count);
   await all.promise;
@@ -35,13 +41,11 @@ it("accepts all that wait, each once, in fewer turns than there are connections"
   const ports = accepted.map(({ remote }) => remote?.port);
   expect(new Set(ports)).toEqual(new Set(peers.map(({ localPort }) => localPort)));
   for (const socket of accepted) socket.destroy();
-  server.close();
 });
 
 it("reads what was sent before, once, and leaves the end to whoever reads on", async () => {
   const accepted = Promise.withResolvers<ByteSocket>();
-  const server = await listen(accepted.resolve);
-  const peer = net.connect((server.address() as net.AddressInfo).port, "127.0.0.1");
+  const peer = net.connect(listen(accepted.resolve), "127.0.0.1");
   const socket = await accepted.promise;
   expect(readWaiting(socket)).toBeUndefined();
   peer.end("hello");
@@ -59,5 +63,34 @@ it("reads what was sent before, once, and leaves the end to whoever reads on", a
   await ended.promise;
   socket.destroy();
   expect(readWaiting(socket)).toBeUndefined();
-  server.close();
+});
+
+it("goes on with the others when a handler throws", async () => {
+  using errors = uncaught();
+  let accepted = 0;
+  const port = listen((socket) => {
+    socket.destroy();
+    if (++accepted < 3) throw new Error(`of ${accepted}`);
+  });
+  const peers = Array.from({ length: 5 }, () => net.connect(port, "127.0.0.1"));
+  for (const peer of peers) peer.on("error", () => undefined).resume();
+  await expect.poll(() => accepted).toBe(5);
+  expect(errors.messages).toEqual(["of 1", "of 2"]);
+});
+
+it("closed by who accepts, it accepts no more, and resets those that wait", async () => {
+  const fd = listenTcp(undefined, { address: { ip: parseIp("127.0.0.1")!, port: 0 } });
+  const peers = Array.from({ length: 3 }, () => net.connect(localPort(fd), "127.0.0.1"));
+  const codes: (string | undefined)[] = [];
+  for (const peer of peers) peer.on("error", (error) => codes.push(errorCode(error))).resume();
+  await Promise.all(peers.map((peer) => once(peer, "connect")));
+  let accepted = 0;
+  const listener = acceptBytes(fd, (socket) => {
+    accepted++;
+    listener.close();
+    listener.close();
+    socket.destroy();
+  });
+  await expect.poll(() => codes).toEqual(["ECONNRESET", "ECONNRESET"]);
+  expect(accepted).toBe(1);
 });

@@ -1,67 +1,81 @@
-// Accepting connections as ByteSockets: without making a Node socket for each where that can be had.
+// Accepting connections as ByteSockets: by system calls on the listening descriptor, several in a turn
+// of the event loop, so that what they bring shares writes.
 
-import type net from "node:net";
 import type { ByteSocket } from "../net/byte-socket.ts";
-import { NetByteSocket } from "../net/net-byte-socket.ts";
-import { HandleSocket } from "./handle-socket.ts";
-import { callRaw, closeFd } from "./libc.ts";
-import { type NodeHandles, nodeHandles, type TcpHandle } from "./node-handles.ts";
+import { accept4 } from "./byte-calls.ts";
+import { EMFILE, ENFILE, ENOBUFS, ENOMEM, SOCK_CLOEXEC, SOCK_NONBLOCK } from "./constants.ts";
+import { EPOLLIN, type FdLoop, fdLoop, type FdTarget } from "./fd-loop.ts";
+import { FdSocket } from "./fd-socket.ts";
+import { closeFd, lastErrno } from "./libc.ts";
 
-interface ListeningHandle {
-  readonly fd: number;
-  onconnection: (status: number, handle: TcpHandle | undefined) => void;
+export interface ByteListener {
+  /** Takes no more: who waits to be accepted is reset by the kernel. Idempotent. */
+  close(): void;
 }
 
-/**
- * Hands each connection of a listening server to `onSocket`. The server must have been made with
- * `allowHalfOpen` and `pauseOnConnect`, and have no listener for connections of its own.
- */
-export function acceptBytes(server: net.Server, onSocket: (socket: ByteSocket) => void): void {
-  const { _handle: handle } = server as unknown as { _handle?: ListeningHandle | null };
-  if (nodeHandles === undefined || !handle || typeof handle.onconnection !== "function") {
-    server.on("connection", (socket: net.Socket) => onSocket(new NetByteSocket(socket)));
-    return;
-  }
-  const node = nodeHandles;
-  const backlog = new Backlog(node, handle.fd);
-  const onConnection: ListeningHandle["onconnection"] = (status, accepted) => {
-    if (status !== 0 || accepted === undefined) return;
-    onSocket(new HandleSocket(accepted));
-    backlog.accept(onSocket);
-  };
-  handle.onconnection = onConnection;
+/** Hands each connection of a listening descriptor, which it takes over, to `onSocket`. */
+export function acceptBytes(fd: number, onSocket: (socket: ByteSocket) => void): ByteListener {
+  return new FdListener(fd, onSocket);
 }
 
-/** Connections taken beyond the one that libuv takes in a turn of the event loop. */
-const BACKLOG_TAKEN_MAX = 15;
+/** Connections taken in one turn. */
+const ACCEPTS_MAX = 16;
 /** While connections come one by one, whether more wait is looked at this seldom. */
 const LOOK_EVERY = 8;
-const SOCK_NONBLOCK_CLOEXEC = 0x800 | 0x80000;
+/** For want of descriptors or memory, which others must give back first. */
+export const ACCEPT_RETRY_MS = 100;
+const SCARCE: ReadonlySet<number> = new Set([EMFILE, ENFILE, ENOBUFS, ENOMEM]);
 
 /**
- * libuv accepts one connection in a turn; what waits behind it would take a turn each, with all that a turn
- * costs. Taken together, their frames share writes.
+ * Watched for its state and not for changes: it need not look whether more wait, and still hears of them
+ * in the next turn.
  */
-class Backlog {
-  readonly #node: NodeHandles;
+class FdListener implements ByteListener, FdTarget {
   readonly #fd: number;
+  readonly #onSocket: (socket: ByteSocket) => void;
+  readonly #loop: FdLoop;
+  readonly #slot: number;
+  #closed = false;
   #untilLook = 0;
+  #retry: NodeJS.Timeout | undefined;
 
-  constructor(node: NodeHandles, fd: number) {
-    this.#node = node;
+  constructor(fd: number, onSocket: (socket: ByteSocket) => void, loop = fdLoop()) {
     this.#fd = fd;
+    this.#onSocket = onSocket;
+    this.#loop = loop;
+    this.#slot = loop.add(fd, EPOLLIN, this);
   }
 
-  accept(onSocket: (socket: ByteSocket) => void): void {
-    if (this.#untilLook-- > 0) return;
+  onReady(): void {
+    const looks = this.#untilLook-- <= 0;
     let taken = 0;
-    for (; taken < BACKLOG_TAKEN_MAX; taken++) {
-      const fd = callRaw("accept4", this.#fd, null, null, SOCK_NONBLOCK_CLOEXEC);
-      if (fd < 0) break;
-      const handle = this.#node.newTcp();
-      if (handle.open(fd) < 0) closeFd(fd);
-      else onSocket(new HandleSocket(handle));
-    }
-    this.#untilLook = taken === 0 ? LOOK_EVERY : 0;
+    while (taken < (looks ? ACCEPTS_MAX : 1) && this.#accept()) taken++;
+    if (looks) this.#untilLook = taken > 1 ? 0 : LOOK_EVERY;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#loop.unwatch(this.#fd, this.#slot);
+    closeFd(this.#fd);
+  }
+
+  /** False when there is none, or none can be taken. */
+  #accept(): boolean {
+    if (this.#closed) return false;
+    const fd = accept4(this.#fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) this.#onSocket(new FdSocket(fd, this.#loop));
+    else if (SCARCE.has(lastErrno())) this.#pause();
+    return fd >= 0;
+  }
+
+  /** Until then, nothing tells of those that wait: it would do so without end. */
+  #pause(): void {
+    this.#loop.change(this.#fd, this.#slot, 0);
+    this.#retry = setTimeout(() => {
+      this.#untilLook = 0;
+      this.#loop.change(this.#fd, this.#slot, EPOLLIN);
+    }, ACCEPT_RETRY_MS);
   }
 }

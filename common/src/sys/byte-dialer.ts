@@ -3,18 +3,17 @@
 
 import type { ByteSocket } from "../net/byte-socket.ts";
 import { type IpFamily, ipFamily } from "../net/ip.ts";
-import { NetByteSocket } from "../net/net-byte-socket.ts";
 import type { SocketAddress } from "../net/socket-address.ts";
 import { EINPROGRESS } from "./constants.ts";
-import { errnoError, HandleSocket } from "./handle-socket.ts";
+import { fdLoop } from "./fd-loop.ts";
+import { errnoError, FdSocket, SOCKET_EVENTS } from "./fd-socket.ts";
 import { closeFd } from "./libc.ts";
 import { inNetns } from "./netns.ts";
-import { type NodeHandles, nodeHandles, type TcpHandle, UV_ECANCELED } from "./node-handles.ts";
 import {
   bindSpoofed,
-  connectTcp,
   type Keepalive,
   openDialSocket,
+  socketError,
   startConnect,
 } from "./sockets.ts";
 
@@ -63,14 +62,10 @@ export class ByteDialer {
 
   /** Rejects with Node's error codes (ECONNREFUSED, …) and ETIMEDOUT after `timeoutMs`. */
   async connect(dial: ByteDial): Promise<DialedBytes> {
-    if (nodeHandles === undefined) {
-      const { socket, spoofed } = await connectTcp(this.#netnsFd, { ...this.#options, ...dial });
-      return { socket: new NetByteSocket(socket), spoofed };
-    }
     const family = ipFamily(dial.destination.ip);
     const fd = this.#take(family);
     const spoofed = dial.spoof !== undefined && bindSpoofed(fd, dial.spoof, family);
-    return { socket: await connectHandle(nodeHandles, fd, dial), spoofed };
+    return { socket: await connectFd(fd, dial), spoofed };
   }
 
   /** Closes what is in stock. Connections may still be made, one socket at a time. */
@@ -99,51 +94,40 @@ export class ByteDialer {
   }
 }
 
-async function connectHandle(
-  node: NodeHandles,
-  fd: number,
-  { destination, timeoutMs }: ByteDial,
-): Promise<ByteSocket> {
+async function connectFd(fd: number, { destination, timeoutMs }: ByteDial): Promise<ByteSocket> {
   const errno = startConnect(fd, destination);
-  const handle = errno === 0 || errno === EINPROGRESS ? node.newTcp() : undefined;
-  const status = handle === undefined ? -errno : handle.open(fd);
-  if (status < 0) {
-    closeFd(fd);
-    throw errnoError("connect", status);
-  }
-  if (errno !== 0) await whenConnected(node, handle!, destination, timeoutMs);
-  return new HandleSocket(handle!);
+  if (errno === 0) return new FdSocket(fd);
+  if (errno === EINPROGRESS) return whenConnected(fd, destination, timeoutMs);
+  closeFd(fd);
+  throw errnoError("connect", -errno);
 }
 
-const NOTHING = Buffer.allocUnsafeSlow(0);
-
-/** A write of no bytes waits until there is a connection, and fails with the reason why there is none. */
 function whenConnected(
-  node: NodeHandles,
-  handle: TcpHandle,
+  fd: number,
   { ip, port }: SocketAddress,
   timeoutMs: number,
-): Promise<void> {
+): Promise<ByteSocket> {
   return new Promise((resolve, reject) => {
     const fail = (error: Error) => {
       clearTimeout(timer);
-      handle.close();
+      loop.remove(slot);
+      closeFd(fd);
       reject(error);
+    };
+    const onReady = (events: number) => {
+      const errno = socketError(fd);
+      if (errno !== 0) return fail(errnoError("connect", -errno));
+      clearTimeout(timer);
+      const socket = new FdSocket(fd, loop, slot);
+      // A peer that speaks first may have done so.
+      socket.onReady(events);
+      resolve(socket);
     };
     const timer = setTimeout(() => {
       const error = new Error(`connect to ${ip}:${port} timed out`);
       fail(Object.assign(error, { code: "ETIMEDOUT" }));
     }, timeoutMs);
-    const request = node.newRequest("write");
-    request.handle = handle;
-    const onComplete = (status: number) => {
-      if (status === UV_ECANCELED) return;
-      if (status < 0) return fail(errnoError("connect", status));
-      clearTimeout(timer);
-      resolve();
-    };
-    request.oncomplete = onComplete;
-    const status = handle.writeBuffer(request, NOTHING);
-    if (status < 0 || !node.writeWaits()) onComplete(status);
+    const loop = fdLoop();
+    const slot = loop.add(fd, SOCKET_EVENTS, { onReady });
   });
 }

@@ -1,4 +1,4 @@
-// Both ByteSockets are asked the same: the one on Node's handles and the one on Node's sockets.
+// Both ByteSockets are asked the same: the one on a descriptor and the one on a Node socket.
 
 import { once } from "node:events";
 import net from "node:net";
@@ -7,12 +7,12 @@ import type { ByteSocket, ByteSocketHandler } from "../net/byte-socket.ts";
 import { parseIp } from "../net/ip.ts";
 import { NetByteSocket } from "../net/net-byte-socket.ts";
 import { SCRATCH_BYTES } from "../net/scratch.ts";
-import { acceptBytes } from "./accept-bytes.ts";
-import { HandleSocket } from "./handle-socket.ts";
-import { nodeHandles } from "./node-handles.ts";
+import { acceptBytes, type ByteListener } from "./accept-bytes.ts";
+import { FdSocket } from "./fd-socket.ts";
 import { ByteDialer } from "./byte-dialer.ts";
 import { listenTcp, localPort } from "./sockets.ts";
 
+const ip = parseIp("127.0.0.1")!;
 const cleanups: (() => void)[] = [];
 afterEach(() => cleanups.splice(0).forEach((cleanup) => cleanup()));
 
@@ -46,14 +46,13 @@ function record(socket: ByteSocket): Recorder {
   return recorder;
 }
 
-type Accept = (server: net.Server, onSocket: (socket: ByteSocket) => void) => void;
+type Accept = (fd: number, onSocket: (socket: ByteSocket) => void) => ByteListener;
 
 async function pair(accept: Accept): Promise<{ socket: ByteSocket; peer: net.Socket }> {
-  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const accepted = new Promise<ByteSocket>((resolve) => accept(server, resolve));
-  const { port } = server.address() as net.AddressInfo;
+  const fd = listenTcp(undefined, { address: { ip, port: 0 } });
+  const port = localPort(fd);
+  const { promise: accepted, resolve } = Promise.withResolvers<ByteSocket>();
+  const server = accept(fd, resolve);
   const peer = net.connect({ port, host: "127.0.0.1", allowHalfOpen: true });
   peer.on("error", () => undefined);
   const [socket] = await Promise.all([accepted, once(peer, "connect")]);
@@ -72,16 +71,15 @@ async function readAll(peer: net.Socket): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-const overNode: Accept = (server, onSocket) =>
-  void server.on("connection", (socket: net.Socket) => onSocket(new NetByteSocket(socket)));
-
-it("has handles on the Node this project asks for", () => {
-  expect(nodeHandles).toBeDefined();
-});
+const overNode: Accept = (fd, onSocket) =>
+  net
+    .createServer({ allowHalfOpen: true, pauseOnConnect: true })
+    .on("connection", (socket: net.Socket) => onSocket(new NetByteSocket(socket)))
+    .listen({ fd });
 
 describe.each<[string, Accept, new (...args: never[]) => ByteSocket]>([
-  ["on Node's handles", acceptBytes, HandleSocket],
-  ["on Node's sockets", overNode, NetByteSocket],
+  ["on a descriptor", acceptBytes, FdSocket],
+  ["on a Node socket", overNode, NetByteSocket],
 ])("a byte socket %s", (_, accept, kind) => {
   it("knows both ends", async () => {
     const { socket, peer } = await pair(accept);
@@ -245,8 +243,6 @@ describe.each<[string, Accept, new (...args: never[]) => ByteSocket]>([
 });
 
 describe("connecting for bytes", () => {
-  const ip = parseIp("127.0.0.1")!;
-
   it("gives a socket that works", async () => {
     const server = net.createServer((peer) => peer.end("hello")).listen(0, "127.0.0.1");
     await once(server, "listening");

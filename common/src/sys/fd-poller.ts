@@ -1,12 +1,10 @@
-// Tells an event loop when a descriptor that Node cannot watch (a SEQPACKET socket) becomes readable: by
-// Node's own loop where its handles are as we know them (handle-poller.ts), or else by one helper thread
-// that blocks in poll(2) for all of them. Each notification is for once, and asked for again.
+// Tells an event loop when a descriptor becomes readable that Node cannot watch, where its own loop cannot
+// be made to (loop-wake.ts): by one helper thread that blocks in poll(2). Each notification is for once,
+// and asked for again.
 
 import { Worker } from "node:worker_threads";
 import { assert } from "../process/assert.ts";
-import { HandlePoller } from "./handle-poller.ts";
-import { call, callRaw, closeFd } from "./libc.ts";
-import { nodeHandles } from "./node-handles.ts";
+import { call, callRaw } from "./libc.ts";
 
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
@@ -71,46 +69,4 @@ export class ThreadPoller implements FdPoller {
     this.#worker.postMessage(command);
     callRaw("write", this.#wakeFd, ONE, ONE.length);
   }
-}
-
-let shared: FdPoller | undefined;
-
-/** The poller of this thread, started at first use. */
-function fdPoller(): FdPoller {
-  shared ??= nodeHandles === undefined ? new ThreadPoller() : new HandlePoller(nodeHandles);
-  return shared;
-}
-
-export interface FdWatch {
-  readonly closed: boolean;
-  /** Ends the watch and closes the descriptor; idempotent. */
-  close(): void;
-}
-
-/** Takes over a descriptor: calls `onReadable` whenever it can be read, or has hung up, until it is closed. */
-export function watchFd(
-  fd: number,
-  onReadable: () => void,
-  poller: FdPoller = fdPoller(),
-): FdWatch {
-  let closed = false;
-  const onEvent = () => {
-    try {
-      onReadable();
-    } finally {
-      if (!closed) poller.once(fd, onEvent);
-    }
-  };
-  poller.once(fd, onEvent);
-  return {
-    get closed() {
-      return closed;
-    },
-    close: () => {
-      if (closed) return;
-      closed = true;
-      poller.forget(fd);
-      closeFd(fd);
-    },
-  };
 }

@@ -1,5 +1,5 @@
-// The system calls Node does not offer, bound once through koffi. Nothing else in the project
-// imports koffi. Every wrapper throws a SystemError that carries errno's name and the call.
+// The system calls Node does not offer, bound once through koffi, which nothing outside this folder
+// imports. Every wrapper throws a SystemError that carries errno's name and the call.
 
 import { constants as osConstants } from "node:os";
 import koffi from "koffi";
@@ -26,6 +26,7 @@ const bindings = {
   eventfd: libc.func("int eventfd(unsigned int initval, int flags)"),
   epoll_create1: libc.func("int epoll_create1(int flags)"),
   epoll_ctl: libc.func("int epoll_ctl(int epfd, int op, int fd, const void *event)"),
+  send: libc.func("intptr_t send(int fd, const void *buf, size_t count, int flags)"),
   recv: libc.func("intptr_t recv(int fd, void *buf, size_t count, int flags)"),
   read: libc.func("intptr_t read(int fd, void *buf, size_t count)"),
   write: libc.func("intptr_t write(int fd, const void *buf, size_t count)"),

@@ -2,7 +2,7 @@
 // The kernel tells every subscriber of a netlink group; what it says is not read, only that it spoke.
 
 import * as linux from "./constants.ts";
-import { type FdWatch, watchFd } from "./fd-poller.ts";
+import { type FdWatch, watchFd } from "./watch-fd.ts";
 import { call, callRaw, closeFd } from "./libc.ts";
 import { inNetns } from "./netns.ts";
 

@@ -1,5 +1,5 @@
 // Node's own socket handles, below net.Socket. Not a documented interface: everything that knows it is
-// this file and handle-socket.ts, and all of it has a way by public interfaces when it is not there.
+// this file and write-directly.ts and read-directly.ts, and all of it has a way by public interfaces when it is not there.
 
 /** A libuv stream as Node wraps it: TCP, or TLS over one. Results below 0 are errno values. */
 export interface StreamHandle {
@@ -56,7 +56,7 @@ export const UV_EOF = -4095;
 /** What a request completes with when its handle was closed. */
 export const UV_ECANCELED = -125;
 
-/** What is called on a handle here and in handle-socket.ts. */
+/** What is called on a handle here and in write-directly.ts and read-directly.ts. */
 const METHODS = [
   "open",
   "useUserBuffer",

@@ -8,7 +8,8 @@ const MSG_DONTWAIT = 0x40;
 
 /**
  * Bytes that wait in a paused socket, at most a read buffer full; valid until the next read of any
- * socket. undefined when there are none: its end, and what broke it, are found by reading on.
+ * socket. undefined when there are none: its end, and what broke it, are found by reading on. A socket
+ * that was told of these bytes finds nothing, once.
  */
 export function readWaiting(socket: ByteSocket): Buffer | undefined {
   if (socket.destroyed) return undefined;

@@ -12,7 +12,7 @@ import {
   SOCK_SEQPACKET,
   SOL_SOCKET,
 } from "./constants.ts";
-import { type FdWatch, watchFd } from "./fd-poller.ts";
+import { type FdWatch, watchFd } from "./watch-fd.ts";
 
 export const PACKET_BYTES_MAX = 1024;
 

@@ -321,6 +321,22 @@ export function socketFd(socket: net.Socket): number {
   return handle.fd;
 }
 
+/** struct linger: on, for 0 seconds. */
+const LINGER_NOT = Buffer.from(Uint32Array.of(1, 0).buffer);
+
+/** Has a socket that is closed next send RST instead of FIN. Never throws. */
+export function resetOnClose(fd: number): void {
+  callRaw("setsockopt", fd, linux.SOL_SOCKET, linux.SO_LINGER, LINGER_NOT, LINGER_NOT.length);
+}
+
+/** Why a socket failed, for the first who asks, as errno; 0: it did not. Throws SystemError. */
+export function socketError(fd: number): number {
+  intBuffer.writeUInt32LE(4);
+  const error = Buffer.allocUnsafeSlow(4);
+  call("getsockopt", "SO_ERROR", fd, linux.SOL_SOCKET, linux.SO_ERROR, error, intBuffer);
+  return error.readUInt32LE();
+}
+
 function openSocket(family: IpFamily, type: number): number {
   const domain = family === 4 ? linux.AF_INET : linux.AF_INET6;
   return call("socket", "", domain, type | linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC, 0);

@@ -2,7 +2,7 @@
 // that nobody else writes to.
 
 import type { Duplex } from "node:stream";
-import { errnoError } from "./handle-socket.ts";
+import { errnoError } from "./fd-socket.ts";
 import { type NodeHandles, nodeHandles, type StreamHandle } from "./node-handles.ts";
 
 /** One write at a time: `done` is called, never before `write` returned, when the bytes are free. */

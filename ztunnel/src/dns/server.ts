@@ -2,10 +2,10 @@
 // answerer's.
 
 import { existsSync, readFileSync } from "node:fs";
-import net from "node:net";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
+import { acceptBytes, type ByteListener } from "@ambit/common/sys/accept-bytes.ts";
 import { inNetns } from "@ambit/common/sys/netns.ts";
 import { listenTcp } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "../proxy/context.ts";
@@ -31,8 +31,8 @@ export class DnsProxy {
   readonly #pod: Pod;
   readonly #answerer: Answerer;
   readonly #udp: UdpEndpoint[] = [];
-  readonly #tcp: net.Server[] = [];
-  readonly #tcpClients = new TcpClients((query) => this.#answerer.answer(query, "tcp"));
+  readonly #tcp: ByteListener[] = [];
+  readonly #tcpClients: TcpClients;
 
   /** Binds UDP and TCP; throws SystemError, with nothing left open, when a port is taken. */
   constructor(context: ProxyContext, pod: Pod, surroundings = systemSurroundings()) {
@@ -46,6 +46,10 @@ export class DnsProxy {
       upstreams: surroundings.upstreams,
       forced: pod.drain.forced,
     });
+    this.#tcpClients = new TcpClients(
+      (query) => this.#answerer.answer(query, "tcp"),
+      context.clock,
+    );
     const ownSearchDomains = surroundings.searchDomains;
     this.#answerer = new Answerer({ context, pod, forwarder, ownSearchDomains });
     const { ip, port } = dnsProxyAddress;
@@ -72,11 +76,9 @@ export class DnsProxy {
     this.#tcpClients.close();
   }
 
-  /** Serves what comes to one more listening descriptor, which is the caller's to close with the server. */
-  acceptTcp(fd: number): net.Server {
-    const tcp = net.createServer((socket) => this.#tcpClients.serve(socket));
-    tcp.listen({ fd });
-    return tcp;
+  /** Serves what comes to one more listening descriptor, too. Takes it over. */
+  acceptTcp(fd: number): ByteListener {
+    return acceptBytes(fd, (socket) => this.#tcpClients.serve(socket));
   }
 
   #bind(ip: Ip, port: number): void {

@@ -1,10 +1,15 @@
 import net from "node:net";
 import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { parseIp } from "@ambit/common/net/ip.ts";
+import { systemClock } from "@ambit/common/process/clock.ts";
+import { acceptBytes, type ByteListener } from "@ambit/common/sys/accept-bytes.ts";
+import { listenTcp, localPort } from "@ambit/common/sys/sockets.ts";
 import { TCP_CLIENTS_MAX, TcpClients } from "./tcp-clients.ts";
 import { frameTcp, TcpMessages } from "./tcp-messages.ts";
 
-let server: net.Server;
+let server: ByteListener;
+let port: number;
 let clients: TcpClients;
 let asked: number;
 /** What the answer to a query waits for. */
@@ -13,7 +18,7 @@ let gate: Promise<void>;
 let answerBytes: number;
 const opened: net.Socket[] = [];
 
-beforeEach(async () => {
+beforeEach(() => {
   asked = 0;
   answerBytes = 20;
   gate = Promise.resolve();
@@ -21,9 +26,10 @@ beforeEach(async () => {
     asked++;
     await gate;
     return Buffer.concat([query.subarray(0, 2), Buffer.alloc(answerBytes)]);
-  });
-  server = net.createServer((socket) => clients.serve(socket)).listen(0, "127.0.0.1");
-  await once(server, "listening");
+  }, systemClock);
+  const fd = listenTcp(undefined, { address: { ip: parseIp("127.0.0.1")!, port: 0 } });
+  port = localPort(fd);
+  server = acceptBytes(fd, (socket) => clients.serve(socket));
 });
 afterEach(() => {
   clients.close();
@@ -32,7 +38,7 @@ afterEach(() => {
 });
 
 async function connect(): Promise<net.Socket> {
-  const socket = net.connect((server.address() as net.AddressInfo).port, "127.0.0.1");
+  const socket = net.connect(port, "127.0.0.1");
   socket.on("error", () => undefined);
   opened.push(socket);
   await once(socket, "connect");
@@ -86,6 +92,20 @@ describe("TCP clients", () => {
 });
 
 describe("the end", () => {
+  it("of what a client asks lets it have its answers", async () => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    gate = promise;
+    const socket = await connect();
+    const received: Buffer[] = [];
+    socket.on("data", (chunk: Buffer) => received.push(chunk));
+    socket.end(query(7));
+    await until(() => asked === 1);
+    resolve();
+    await once(socket, "close");
+    expect(Buffer.concat(received).readUInt16BE(2)).toBe(7);
+    expect(clients.size).toBe(0);
+  });
+
   it("answers what was asked, then closes", async () => {
     const { promise, resolve } = Promise.withResolvers<void>();
     gate = promise;

@@ -1,6 +1,7 @@
 // The TCP connections of a pod's resolvers: few, short, and never more answers waiting than a client reads.
 
-import type net from "node:net";
+import type { ByteSocket, ByteSocketHandler } from "@ambit/common/net/byte-socket.ts";
+import type { Clock, Timer } from "@ambit/common/process/clock.ts";
 import { frameTcp, TcpMessages } from "./tcp-messages.ts";
 
 /** A pod's resolver needs one or two at a time. */
@@ -13,50 +14,114 @@ export type Answer = (query: Buffer) => Promise<Buffer | undefined>;
 
 export class TcpClients {
   readonly #answer: Answer;
-  readonly #sockets = new Set<net.Socket>();
+  readonly #clock: Clock;
+  readonly #clients = new Set<TcpClient>();
   #answering = 0;
   #onAnswered = () => {};
 
-  constructor(answer: Answer) {
+  constructor(answer: Answer, clock: Clock) {
     this.#answer = answer;
+    this.#clock = clock;
   }
 
   get size(): number {
-    return this.#sockets.size;
+    return this.#clients.size;
   }
 
   /** Serves a connection; one too many is closed. */
-  serve(socket: net.Socket): void {
-    socket.on("error", () => undefined);
-    if (this.#sockets.size >= TCP_CLIENTS_MAX) return void socket.destroy();
-    this.#sockets.add(socket);
-    socket.on("close", () => this.#sockets.delete(socket));
-    socket.setTimeout(TCP_IDLE_TIMEOUT_MS, () => socket.destroy());
-    const messages = new TcpMessages((query) => void this.#serveQuery(socket, query));
-    socket.on("data", (chunk: Buffer) => messages.push(chunk));
-    socket.on("drain", () => socket.resume());
+  serve(socket: ByteSocket): void {
+    if (this.#clients.size >= TCP_CLIENTS_MAX) return socket.destroy();
+    const client = new TcpClient(socket, this.#clock, this);
+    this.#clients.add(client);
+    client.start();
   }
 
   /** Answers what has been asked, then closes all connections. */
   async drain(): Promise<void> {
-    for (const socket of this.#sockets) socket.pause();
+    for (const { socket } of this.#clients) socket.pause();
     while (this.#answering > 0) await new Promise<void>((done) => (this.#onAnswered = done));
-    for (const socket of this.#sockets) socket.destroySoon();
+    for (const { socket } of this.#clients) socket.endAndClose();
   }
 
   /** Closes all connections at once. */
   close(): void {
-    for (const socket of this.#sockets) socket.destroy();
+    for (const { socket } of this.#clients) socket.destroy();
+  }
+
+  /** For the clients. */
+  async serveQuery(client: TcpClient, query: Buffer): Promise<void> {
+    this.#answering++;
+    client.answered(await this.#answer(query));
+    this.#answering--;
+    this.#onAnswered();
+  }
+
+  left(client: TcpClient): void {
+    this.#clients.delete(client);
+  }
+}
+
+class TcpClient implements ByteSocketHandler {
+  readonly socket: ByteSocket;
+  readonly #clock: Clock;
+  readonly #clients: TcpClients;
+  readonly #messages: TcpMessages;
+  #answering = 0;
+  #ended = false;
+  #idle: Timer | undefined;
+
+  constructor(socket: ByteSocket, clock: Clock, clients: TcpClients) {
+    this.socket = socket;
+    this.#clock = clock;
+    this.#clients = clients;
+    this.#messages = new TcpMessages((query) => {
+      this.#answering++;
+      void clients.serveQuery(this, query);
+    });
+  }
+
+  start(): void {
+    this.socket.handler = this;
+    this.#active();
+    this.socket.resume();
   }
 
   /** A client that does not read its answers is not read either. */
-  async #serveQuery(socket: net.Socket, query: Buffer): Promise<void> {
-    this.#answering++;
-    const answer = await this.#answer(query);
-    if (answer !== undefined && !socket.destroyed && !socket.write(frameTcp(answer))) {
-      socket.pause();
-    }
+  answered(answer: Buffer | undefined): void {
     this.#answering--;
-    this.#onAnswered();
+    if (answer !== undefined && !this.socket.destroyed) {
+      this.#active();
+      if (!this.socket.write(frameTcp(answer))) this.socket.pause();
+    }
+    this.#endWhenAnswered();
+  }
+
+  onBytes(bytes: Buffer): void {
+    this.#active();
+    this.#messages.push(Buffer.from(bytes));
+  }
+
+  onEnd(): void {
+    this.#ended = true;
+    this.#endWhenAnswered();
+  }
+
+  onWritable(): void {
+    this.#active();
+    this.socket.resume();
+  }
+
+  onClose(): void {
+    this.#idle?.cancel();
+    this.#clients.left(this);
+  }
+
+  #endWhenAnswered(): void {
+    if (this.#ended && this.#answering === 0) this.socket.end();
+  }
+
+  #active(): void {
+    this.#idle?.cancel();
+    this.#idle = this.#clock.after(TCP_IDLE_TIMEOUT_MS, () => this.socket.destroy());
   }
 }

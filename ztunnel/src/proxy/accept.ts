@@ -5,7 +5,7 @@ import { isLoopback, parseIp, type Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
-import { acceptBytes } from "@ambit/common/sys/accept-bytes.ts";
+import { acceptBytes, type ByteListener } from "@ambit/common/sys/accept-bytes.ts";
 import { listenTcp, originalDst, socketMark } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { ProxyError } from "./proxy-error.ts";
@@ -39,11 +39,11 @@ export function listenIn({ config }: ProxyContext, pod: Pod, options: PodListenO
 }
 
 /** Accepts plain connections; they wait, unread, until their far side is there. Takes over `fd`. */
-export function acceptConnections(fd: number, onSocket: (socket: ByteSocket) => void): net.Server {
-  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
-  server.listen({ fd });
-  acceptBytes(server, onSocket);
-  return server;
+export function acceptConnections(
+  fd: number,
+  onSocket: (socket: ByteSocket) => void,
+): ByteListener {
+  return acceptBytes(fd, onSocket);
 }
 
 /** The same for tunnels: TLS needs Node sockets. */

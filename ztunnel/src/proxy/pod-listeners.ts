@@ -1,9 +1,9 @@
 // The listeners of one pod, for one of the two ways by which its connections come: to ztunnel's fixed ports
 // by address translation, or to any port by steering (bpf/README.md), which finds the sockets in a map.
 
-import type net from "node:net";
 import { HBONE_PORT } from "@ambit/common/hbone/limits.ts";
 import { type Clock, sleep } from "@ambit/common/process/clock.ts";
+import type { ByteListener } from "@ambit/common/sys/accept-bytes.ts";
 import { type ListenerRole, Steering } from "@ambit/common/sys/bpf-steering.ts";
 import { localPort, socketCookie } from "@ambit/common/sys/sockets.ts";
 import { INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from "../config.ts";
@@ -29,7 +29,7 @@ export const HANDOVER_MS = 1_000;
 interface Listener {
   readonly role: ListenerRole;
   readonly fd: number;
-  readonly server: net.Server;
+  readonly server: Pick<ByteListener, "close">;
 }
 
 export class PodListeners {
@@ -44,7 +44,7 @@ export class PodListeners {
     steering: PodSteering | undefined,
   ) {
     this.#steering = steering;
-    const listen = (role: ListenerRole, accept: (fd: number) => net.Server) => {
+    const listen = (role: ListenerRole, accept: (fd: number) => Listener["server"]) => {
       const port = steering === undefined ? FIXED_PORTS[role] : (steering.ports?.[role] ?? 0);
       const fd = listenIn(context, pod, {
         port,

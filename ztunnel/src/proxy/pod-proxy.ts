@@ -1,7 +1,7 @@
 // Everything that runs for one enrolled pod: its listeners, its DNS proxy and its pool. Bound at once or
 // not at all; drained or cut as one.
 
-import type net from "node:net";
+import type { ByteListener } from "@ambit/common/sys/accept-bytes.ts";
 import { Drain, type DrainMode } from "@ambit/common/process/drain.ts";
 import type { Timer } from "@ambit/common/process/clock.ts";
 import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
@@ -34,7 +34,7 @@ export class PodProxy {
   readonly #ownPorts = new Set<number>();
   readonly #retiring = new Map<PodListeners, Timer>();
   #listeners: PodListeners | undefined;
-  #socks: net.Server | undefined;
+  #socks: ByteListener | undefined;
   #dns: DnsProxy | undefined;
 
   /** Opens every listener; throws SystemError, with nothing left open, when one cannot be bound. */

@@ -1,11 +1,11 @@
 // SOCKS5 on loopback inside a pod: an application says where it wants to go instead of being redirected.
 // From there on its connection is an outbound one like any other; it is answered when that is open.
 
-import type net from "node:net";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { type IpFamily, ipFamily, loopback } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { newTraceparent, traceIdOf } from "@ambit/common/hbone/traceparent.ts";
+import type { ByteListener } from "@ambit/common/sys/accept-bytes.ts";
 import { listenTcp } from "@ambit/common/sys/sockets.ts";
 import { SOCKS_PORT } from "../config.ts";
 import { lookupSettings, resolveLocally } from "../dns/resolve.ts";
@@ -31,7 +31,7 @@ import {
 export const NEGOTIATION_TIMEOUT_MS = 5_000;
 
 /** Opens the pod's SOCKS port, which only the pod itself reaches. Throws SystemError. */
-export function listenForSocks(context: ProxyContext, pod: Pod): net.Server {
+export function listenForSocks(context: ProxyContext, pod: Pod): ByteListener {
   const { packetMark, keepalive, portReuse } = context.config;
   const fd = listenTcp(pod.netnsFd, {
     address: { ip: loopback(4), port: SOCKS_PORT },

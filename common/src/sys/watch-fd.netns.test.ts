@@ -1,9 +1,9 @@
 import { fstatSync } from "node:fs";
 import { afterEach, describe, expect, it } from "vitest";
-import { type FdWatch, ThreadPoller, watchFd } from "./fd-poller.ts";
-import { HandlePoller } from "./handle-poller.ts";
+import { FdLoop } from "./fd-loop.ts";
 import { call, callRaw } from "./libc.ts";
-import { nodeHandles } from "./node-handles.ts";
+import { handleWake, threadWake } from "./loop-wake.ts";
+import { type FdWatch, watchFd } from "./watch-fd.ts";
 
 /** Each read takes one signal. */
 const EFD_SEMAPHORE = 1;
@@ -18,9 +18,9 @@ function signal(fd: number): void {
 }
 
 describe.each([
-  ["the event loop", new HandlePoller(nodeHandles!)],
-  ["a thread", new ThreadPoller()],
-])("a descriptor watched by %s", (_, poller) => {
+  ["the event loop", new FdLoop(handleWake())],
+  ["a thread", new FdLoop(threadWake)],
+])("a descriptor watched by %s", (_, loop) => {
   it("tells each time that a descriptor can be read", async () => {
     const fd = call("eventfd", "", 0, EFD_NONBLOCK);
     let wake = () => {};
@@ -30,7 +30,7 @@ describe.each([
         callRaw("read", fd, Buffer.alloc(8), 8);
         wake();
       },
-      poller,
+      loop,
     );
     for (let round = 0; round < 3; round++) {
       const told = new Promise<void>((resolve) => (wake = resolve));
@@ -49,7 +49,7 @@ describe.each([
         calls++;
         closing.close();
       },
-      poller,
+      loop,
     );
     signal(fd);
     await expect.poll(() => closing.closed).toBe(true);
@@ -62,7 +62,7 @@ describe.each([
           callRaw("read", other, Buffer.alloc(8), 8);
           resolve();
         },
-        poller,
+        loop,
       );
     });
     signal(other);
@@ -78,7 +78,7 @@ describe.each([
         callRaw("read", fd, Buffer.alloc(8), 8);
         if (++reads === 2) resolve();
       };
-      watch = watchFd(fd, onReadable, poller);
+      watch = watchFd(fd, onReadable, loop);
     });
     signal(fd);
     signal(fd);
