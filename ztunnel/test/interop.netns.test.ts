@@ -6,6 +6,7 @@ import { writeFileSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { asByteSocket } from "@ambit/common/net/net-byte-socket.ts";
 import { DEFAULT_HBONE_SETTINGS } from "@ambit/common/hbone/limits.ts";
 import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/server.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
@@ -82,7 +83,7 @@ function gateway(requests: ConnectRequest[]): net.Server {
   const tunnels: HboneServerConnection[] = [];
   const server = net.createServer({ allowHalfOpen: true }, (raw) => {
     raw.on("error", () => undefined);
-    void secureServer(raw, certificate).then((secured) => {
+    void secureServer(asByteSocket(raw), certificate).then((secured) => {
       if (secured.ok) tunnels.push(new HboneServerConnection(secured.socket, options));
     });
   });

@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { asByteSocket } from "@ambit/common/net/net-byte-socket.ts";
 import { HboneClientConnection } from "@ambit/common/hbone/client.ts";
 import { DEFAULT_HBONE_SETTINGS } from "@ambit/common/hbone/limits.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
@@ -57,7 +58,7 @@ async function scraper(): Promise<HboneClientConnection> {
   const own = await ca.fetch({ ...ZTUNNEL, serviceAccount: "prometheus" });
   const destination = { ip: SELF, port: 15_008 };
   const { socket } = await connectTcp(lab.fd("node"), { destination, timeoutMs: 5_000 });
-  const secured = await secureClient(socket, own, [spiffeId(ZTUNNEL)]);
+  const secured = await secureClient(asByteSocket(socket), own, [spiffeId(ZTUNNEL)]);
   if (!secured.ok) throw new Error(secured.reason);
   return new HboneClientConnection(secured.socket, {
     settings: DEFAULT_HBONE_SETTINGS,

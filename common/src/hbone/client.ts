@@ -1,6 +1,6 @@
 // The client end of an HBONE connection: opens CONNECT streams over one TLS socket.
 
-import type { Duplex } from "node:stream";
+import type { ByteSocket } from "../net/byte-socket.ts";
 import type { Clock } from "../process/clock.ts";
 import { Http2Connection } from "../http2/connection.ts";
 import type { HeaderField } from "../http2/hpack-table.ts";
@@ -53,7 +53,7 @@ export class HboneClientConnection {
   #cause: Error | undefined;
 
   /** `socket` is connected and its peer verified. */
-  constructor(socket: Duplex, options: HboneClientOptions) {
+  constructor(socket: ByteSocket, options: HboneClientOptions) {
     this.#clock = options.clock;
     this.#connection = new Http2Connection(
       socket,

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import http2 from "node:http2";
 import net from "node:net";
 import { afterEach, expect, it } from "vitest";
+import { asByteSocket } from "../net/net-byte-socket.ts";
 import { systemClock as clock } from "../process/clock.ts";
 import { HboneClientConnection } from "./client.ts";
 import { DEFAULT_HBONE_SETTINGS as settings } from "./limits.ts";
@@ -21,7 +22,7 @@ async function clientOf(server: net.Server): Promise<HboneClientConnection> {
   const socket = net.connect((server.address() as net.AddressInfo).port, "127.0.0.1");
   await once(socket, "connect");
   cleanups.push(() => socket.destroy() && server.close());
-  const client = new HboneClientConnection(socket, { settings, clock });
+  const client = new HboneClientConnection(asByteSocket(socket), { settings, clock });
   await client.openTunnel(request);
   return client;
 }
@@ -32,7 +33,11 @@ function hboneServer(
 ): net.Server {
   return net.createServer((socket) => {
     const own = { ...settings, streamWindowBytes };
-    const connection = new HboneServerConnection(socket, { settings: own, clock, onConnect });
+    const connection = new HboneServerConnection(asByteSocket(socket), {
+      settings: own,
+      clock,
+      onConnect,
+    });
     cleanups.push(() => connection.destroy());
   });
 }

@@ -4,6 +4,7 @@ import http2 from "node:http2";
 import net from "node:net";
 import { duplexPair } from "node:stream";
 import { afterEach, describe, expect, it } from "vitest";
+import { asByteSocket } from "../net/net-byte-socket.ts";
 import { systemClock } from "../process/clock.ts";
 import { parseIp } from "../net/ip.ts";
 import { FakeClock } from "../testing/fake-clock.ts";
@@ -45,7 +46,7 @@ async function dial(port: number): Promise<net.Socket> {
 /** Serves HBONE; each CONNECT is relayed to the port its authority names. */
 async function hboneServer(onConnect?: (request: ConnectRequest) => void): Promise<number> {
   return listen((socket) => {
-    const connection = new HboneServerConnection(socket, {
+    const connection = new HboneServerConnection(asByteSocket(socket), {
       settings,
       clock,
       onConnect: onConnect ?? ((request) => void relayToAuthority(request)),
@@ -60,7 +61,7 @@ async function relayToAuthority(request: ConnectRequest): Promise<void> {
 }
 
 async function hboneClient(port: number): Promise<HboneClientConnection> {
-  const connection = new HboneClientConnection(await dial(port), { settings, clock });
+  const connection = new HboneClientConnection(asByteSocket(await dial(port)), { settings, clock });
   cleanups.push(() => connection.close());
   return connection;
 }
@@ -94,8 +95,12 @@ describe("an HBONE tunnel", () => {
     const [near, far] = duplexPair();
     const appPort = await listen((app) => app.pipe(app));
     const onConnect = (request: ConnectRequest) => void relayToAuthority(request);
-    const server = new HboneServerConnection(far, { settings, clock: idle, onConnect });
-    const client = new HboneClientConnection(near, { settings, clock: idle });
+    const server = new HboneServerConnection(asByteSocket(far), {
+      settings,
+      clock: idle,
+      onConnect,
+    });
+    const client = new HboneClientConnection(asByteSocket(near), { settings, clock: idle });
     const entrance = await dial(await tunnelEntrance(client, appPort));
     const echoed = async (text: string) => {
       entrance.write(text);
@@ -206,7 +211,7 @@ describe("an HBONE tunnel", () => {
     const connections: HboneServerConnection[] = [];
     const port = await listen((socket) => {
       connections.push(
-        new HboneServerConnection(socket, {
+        new HboneServerConnection(asByteSocket(socket), {
           settings,
           clock,
           onConnect: (request) => void relayToAuthority(request),
@@ -294,7 +299,11 @@ describe("the tunnel pool", () => {
       clock,
       dial: async (_, closed) => {
         dials++;
-        return new HboneClientConnection(await dial(port), { settings, clock, onClose: closed });
+        return new HboneClientConnection(asByteSocket(await dial(port)), {
+          settings,
+          clock,
+          onClose: closed,
+        });
       },
     });
     cleanups.push(() => made.close());

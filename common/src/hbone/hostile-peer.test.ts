@@ -2,6 +2,7 @@ import { once } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
 import { afterEach, describe, expect, it } from "vitest";
+import { asByteSocket } from "../net/net-byte-socket.ts";
 import { frame, requestFrame } from "../testing/http2-peer.ts";
 import { TestCa } from "../testing/test-ca.ts";
 import { FakeClock } from "../testing/fake-clock.ts";
@@ -39,7 +40,7 @@ async function attackedServer() {
   const clock = new FakeClock();
   const requests: ConnectRequest[] = [];
   let closedBecause: string | undefined;
-  const connection = new HboneServerConnection(socket, {
+  const connection = new HboneServerConnection(asByteSocket(socket), {
     settings,
     clock,
     onConnect: (request) => void requests.push(request),
@@ -103,7 +104,7 @@ describe("an HBONE client", () => {
     const clock = new FakeClock();
     far.once("data", () => answer(far));
     far.on("data", () => undefined);
-    const client = new HboneClientConnection(near, { settings, clock });
+    const client = new HboneClientConnection(asByteSocket(near), { settings, clock });
     cleanups.push(() => client.close());
     const opening = client.openTunnel({ authority: "10.0.0.1:80", headers: {} });
     opening.catch(() => undefined);
@@ -168,7 +169,7 @@ describe("a TLS handshake that never ends", () => {
   async function handshakeWith(attack: (socket: net.Socket) => void): Promise<SecureResult> {
     const [attacker, raw] = await socketPair();
     const certificate = ca.issue(IDENTITY);
-    const result = secureServer(raw, certificate);
+    const result = secureServer(asByteSocket(raw), certificate);
     attack(attacker);
     const settled = await result;
     expect(raw.destroyed).toBe(true);

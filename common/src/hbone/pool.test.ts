@@ -1,5 +1,6 @@
 import { duplexPair } from "node:stream";
 import { describe, expect, it } from "vitest";
+import { asByteSocket } from "../net/net-byte-socket.ts";
 import { parseIp } from "../net/ip.ts";
 import { ErrorCode } from "../http2/protocol.ts";
 import { FakeClock } from "../testing/fake-clock.ts";
@@ -45,14 +46,14 @@ class PoolHarness {
     await this.beforeDial();
     const { clock } = this;
     const [near, far] = duplexPair();
-    const server = new HboneServerConnection(far, {
+    const server = new HboneServerConnection(asByteSocket(far), {
       settings,
       clock,
       onConnect: (connect) => connect.accept(),
     });
     this.servers.push(server);
     this.onServer(server);
-    return new HboneClientConnection(near, { settings, clock, onClose: closed });
+    return new HboneClientConnection(asByteSocket(near), { settings, clock, onClose: closed });
   }
 
   open(key: Partial<PoolKey> = {}): Promise<TunnelResponse> {

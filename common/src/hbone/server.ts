@@ -1,6 +1,6 @@
 // The server end of an HBONE connection: hands each CONNECT to a handler that accepts or rejects it.
 
-import type { Duplex } from "node:stream";
+import type { ByteSocket } from "../net/byte-socket.ts";
 import type { Clock } from "../process/clock.ts";
 import { Http2Connection } from "../http2/connection.ts";
 import type { HeaderField } from "../http2/hpack-table.ts";
@@ -70,7 +70,7 @@ export class HboneServerConnection {
   readonly #connection: Http2Connection;
 
   /** `socket` is accepted and its peer verified. */
-  constructor(socket: Duplex, options: HboneServerOptions) {
+  constructor(socket: ByteSocket, options: HboneServerOptions) {
     this.#connection = new Http2Connection(
       socket,
       {

@@ -2,6 +2,7 @@
 
 import { Duplex } from "node:stream";
 import { assert } from "../process/assert.ts";
+import { asByteSocket } from "../net/net-byte-socket.ts";
 import { FakeClock } from "../testing/fake-clock.ts";
 import { Http2Connection } from "./connection.ts";
 import { DEFAULT_LIMITS } from "./limits.ts";
@@ -29,7 +30,7 @@ function feed(role: "client" | "server", data: Buffer): void {
   const socket = new Duplex({ read: () => undefined, write: (_chunk, _encoding, done) => done() });
   socket.on("error", () => undefined);
   const connection = new Http2Connection(
-    socket,
+    asByteSocket(socket),
     {
       role,
       streamWindowBytes: 65_535,

@@ -1,9 +1,7 @@
-// One HTTP/2 connection over any duplex socket, either role: framing, HPACK, settings, flow control,
+// One HTTP/2 connection over any ByteSocket, either role: framing, HPACK, settings, flow control,
 // stream states, PING, GOAWAY and the limits that keep a hostile peer cheap (RFC 9113).
 // Owns its streams. Knows nothing of what they carry.
 
-import type { Duplex } from "node:stream";
-import { errorMessage } from "../process/errors.ts";
 import type { ConnectionListener, ConnectionOptions } from "./connection-options.ts";
 import { checkFrame } from "./frame-rules.ts";
 import { FrameParser, type FrameHandler } from "./frame-parser.ts";
@@ -11,7 +9,7 @@ import { FrameWriter } from "./frame-writer.ts";
 import { type DecodedHeaders, HeaderBlocks } from "./header-blocks.ts";
 import { hpackEncode } from "./hpack-encoder.ts";
 import { Keepalive } from "./keepalive.ts";
-import { readDirectly } from "../sys/read-directly.ts";
+import type { ByteSocket, ByteSocketHandler } from "../net/byte-socket.ts";
 import type { HeaderField } from "./hpack-table.ts";
 import { PeerBudget } from "./peer-budget.ts";
 import { PrefaceCheck } from "./preface.ts";
@@ -39,7 +37,7 @@ const GRACEFUL_LAST_ID = STREAM_ID_MAX;
 
 export class Http2Connection implements FrameHandler {
   readonly streamWindowBytes: number;
-  readonly #socket: Duplex;
+  readonly #socket: ByteSocket;
   readonly #options: ConnectionOptions;
   readonly #listener: ConnectionListener;
   readonly #writer: FrameWriter;
@@ -64,7 +62,7 @@ export class Http2Connection implements FrameHandler {
   #dataStream: Http2Stream | undefined;
   readonly #keepalive: Keepalive;
 
-  constructor(socket: Duplex, options: ConnectionOptions, listener: ConnectionListener) {
+  constructor(socket: ByteSocket, options: ConnectionOptions, listener: ConnectionListener) {
     this.#socket = socket;
     this.#options = options;
     this.#listener = listener;
@@ -152,7 +150,7 @@ export class Http2Connection implements FrameHandler {
     this.#writer.goAway(this.#streams.lastPeerId, code);
     this.#finish(reason, code);
     this.#options.clock.after(LINGER_MS, () => this.#socket.destroy());
-    this.#writer.finish(() => this.#socket.destroy());
+    this.#writer.finish();
   }
 
   // What streams call.
@@ -205,12 +203,14 @@ export class Http2Connection implements FrameHandler {
     if (role === "client") this.#writer.raw(CLIENT_PREFACE);
     this.#writer.control(FrameType.SETTINGS, 0, 0, ownSettings(this.#options));
     this.writeWindowUpdate(0, connectionWindowBytes - INITIAL_WINDOW_BYTES);
-    const onRead = (chunk: Buffer) => this.#onRead(chunk);
-    this.#socket.on("data", onRead);
-    readDirectly(this.#socket, onRead);
-    this.#socket.on("end", () => this.#finish("the peer closed the connection"));
-    this.#socket.on("error", (error) => this.#finish(errorMessage(error)));
-    this.#socket.on("close", () => this.#finish("the connection was cut"));
+    const handler: ByteSocketHandler = {
+      onBytes: (bytes) => this.#onRead(bytes),
+      onEnd: () => this.#finish("the peer closed the connection"),
+      onWritable: () => this.#writer.onWritable(),
+      onClose: (error) => this.#finish(error?.message ?? "the connection was cut"),
+    };
+    this.#socket.handler = handler;
+    this.#socket.resume();
   }
 
   #onRead(chunk: Buffer): void {

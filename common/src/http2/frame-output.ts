@@ -1,42 +1,38 @@
 // Frames on their way into one socket: copied one behind the other into a scratch, written as one piece,
-// so that what a turn of the event loop brought shares one system call and one TLS record. One write
-// is under way at a time; what comes meanwhile waits for it and leaves together.
+// so that what a turn of the event loop brought shares one system call and one TLS record. What comes
+// while the kernel is full waits for it and leaves together.
 
-import type { Duplex } from "node:stream";
-import { type DirectWriter, directWriter } from "../sys/write-directly.ts";
+import type { ByteSocket } from "../net/byte-socket.ts";
 import { releaseScratch, takeScratch } from "../net/scratch.ts";
 
 export class FrameOutput {
-  readonly #socket: Duplex;
-  readonly #writer: DirectWriter;
+  readonly #socket: ByteSocket;
   readonly #onRoom: () => void;
   /** Written by nobody yet, in order: full scratches, then the one being filled. */
   #full: Buffer[] | undefined;
   #filling: Buffer | undefined;
   #filled = 0;
-  /** Given to the socket, which holds on to it until the callback. */
-  #inFlight: Buffer | undefined;
+  /** The socket has not yet got rid of what it took. */
+  #busy = false;
   #pressed = false;
-  /** Called when the socket has ended. */
-  #finished: (() => void) | undefined;
+  #finished = false;
 
   /**
    * `onRoom` is called when all is written, if there was so much that `pressed` was true. Nobody else
-   * may write to the socket.
+   * may write to the socket, and its `onWritable` must be told here.
    */
-  constructor(socket: Duplex, onRoom: () => void) {
+  constructor(socket: ByteSocket, onRoom: () => void) {
     this.#socket = socket;
-    this.#writer = directWriter(socket);
     this.#onRoom = onRoom;
   }
 
-  /** A write is under way: what is appended leaves when it is done. */
+  /** The socket is full: what is appended leaves when it is not any more. */
   get busy(): boolean {
-    return this.#inFlight !== undefined;
+    return this.#busy;
   }
 
   get empty(): boolean {
-    return this.#inFlight === undefined && this.#filling === undefined;
+    return !this.#busy && this.#filling === undefined;
   }
 
   /** Bytes appended since the last write was started, up to one scratch. */
@@ -51,7 +47,7 @@ export class FrameOutput {
 
   /** It was told to finish: nothing may be appended any more. */
   get finished(): boolean {
-    return this.#finished !== undefined;
+    return this.#finished;
   }
 
   /** Appends a copy; `bytes` may be reused at once. */
@@ -83,49 +79,40 @@ export class FrameOutput {
     this.#pressed = true;
   }
 
-  /** Starts to write what was appended, unless a write is under way. */
+  /** Writes what was appended, as long as the socket takes it. */
   flush(): void {
-    if (this.#inFlight !== undefined) return;
-    const next = this.#full?.shift();
-    const bytes = next ?? this.#filling;
-    if (bytes === undefined) return;
-    const length = next === undefined ? this.#filled : bytes.length;
-    if (next === undefined) {
-      this.#filling = undefined;
-      this.#filled = 0;
+    while (!this.#busy) {
+      const next = this.#full?.shift();
+      const bytes = next ?? this.#filling;
+      if (bytes === undefined) return;
+      const length = next === undefined ? this.#filled : bytes.length;
+      if (next === undefined) {
+        this.#filling = undefined;
+        this.#filled = 0;
+      }
+      this.#busy = !this.#socket.write(bytes.subarray(0, length));
+      releaseScratch(bytes);
     }
-    this.#inFlight = bytes;
-    this.#writer.write(bytes.subarray(0, length), this.#onWritten);
   }
 
-  /** Writes everything, ends the socket, and calls `done` when that is through. */
-  finish(done: () => void): void {
-    if (this.#finished !== undefined) return;
-    this.#finished = done;
+  /** Writes everything, then ends and closes the socket. */
+  finish(): void {
+    if (this.#finished) return;
+    this.#finished = true;
     this.flush();
     this.#endWhenEmpty();
   }
 
-  #endWhenEmpty(): void {
-    if (this.#finished !== undefined && this.empty) this.#socket.end(this.#finished);
-  }
-
-  readonly #onWritten = (error?: Error): void => {
-    if (this.#inFlight !== undefined) releaseScratch(this.#inFlight);
-    this.#inFlight = undefined;
-    if (error !== undefined) return this.#drop(error);
+  onWritable(): void {
+    this.#busy = false;
     this.flush();
     this.#endWhenEmpty();
     if (!this.#pressed || this.#full?.length) return;
     this.#pressed = false;
     this.#onRoom();
-  };
+  }
 
-  /** Nothing can be written any more. */
-  #drop(error: Error): void {
-    if (this.#filling !== undefined) releaseScratch(this.#filling);
-    this.#filling = undefined;
-    this.#full = undefined;
-    this.#socket.destroy(error);
+  #endWhenEmpty(): void {
+    if (this.#finished && this.empty) this.#socket.endAndClose();
   }
 }

@@ -1,7 +1,7 @@
 // Writes frames, and decides when they leave: at the end of the tick when little waits (latency), at
 // the end of the event-loop turn when much does or many streams are active (batching).
 
-import type { Duplex } from "node:stream";
+import type { ByteSocket } from "../net/byte-socket.ts";
 import { FrameOutput } from "./frame-output.ts";
 import { Flag, FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
 
@@ -19,7 +19,7 @@ export class FrameWriter {
   #controlBytes = 0;
 
   /** `onRoom`: after `data` returned false, there is room again. */
-  constructor(socket: Duplex, activeStreams: () => number, onRoom: () => void) {
+  constructor(socket: ByteSocket, activeStreams: () => number, onRoom: () => void) {
     this.#output = new FrameOutput(socket, onRoom);
     this.#activeStreams = activeStreams;
   }
@@ -82,9 +82,14 @@ export class FrameWriter {
     this.#schedule();
   }
 
-  /** Writes what waits, ends the socket, and calls `done` when that is through. */
-  finish(done: () => void): void {
-    this.#output.finish(done);
+  /** Writes what waits, then ends and closes the socket. */
+  finish(): void {
+    this.#output.finish();
+  }
+
+  /** To be told when the socket can be written again. */
+  onWritable(): void {
+    this.#output.onWritable();
   }
 
   #countControl(bytes: number): void {

@@ -1,14 +1,15 @@
 // A ByteSocket over a Node socket, by public interfaces only: where Node's internals are not what we
 // know, and for sockets that were made as Node sockets.
 
-import net from "node:net";
+import type net from "node:net";
+import { Duplex } from "node:stream";
 import { parseIp } from "./ip.ts";
 import type { ByteSocket, ByteSocketHandler } from "./byte-socket.ts";
 import type { SocketAddress } from "./socket-address.ts";
 
-/** The socket itself, or a Node socket in this form. */
-export function asByteSocket(socket: ByteSocket | net.Socket): ByteSocket {
-  return socket instanceof net.Socket ? new NetByteSocket(socket) : socket;
+/** The socket itself, or a Node socket, or another duplex stream, in this form. */
+export function asByteSocket(socket: ByteSocket | Duplex): ByteSocket {
+  return socket instanceof Duplex ? new NetByteSocket(socket as net.Socket) : socket;
 }
 
 export class NetByteSocket implements ByteSocket {
@@ -70,7 +71,10 @@ export class NetByteSocket implements ByteSocket {
   }
 
   endAndClose(): void {
-    this.#socket.destroySoon();
+    const socket = this.#socket;
+    if (socket.writableFinished) return void socket.destroy();
+    socket.once("finish", () => socket.destroy());
+    socket.end();
   }
 
   destroy(): void {

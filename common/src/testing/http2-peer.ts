@@ -9,6 +9,7 @@ import type { HeaderField } from "../http2/hpack-table.ts";
 import { DEFAULT_LIMITS, type Http2Limits } from "../http2/limits.ts";
 import { CLIENT_PREFACE, errorCodeName, Flag, FrameType } from "../http2/protocol.ts";
 import type { Http2Stream, StreamListener } from "../http2/stream.ts";
+import { asByteSocket } from "../net/net-byte-socket.ts";
 import { FakeClock } from "./fake-clock.ts";
 
 export interface Frame {
@@ -112,7 +113,7 @@ export class Http2Peer {
     far.on("data", (bytes: Buffer) => this.#read(bytes));
     far.on("error", () => undefined);
     this.connection = new Http2Connection(
-      near,
+      asByteSocket(near),
       {
         role: "server",
         streamWindowBytes: 65_535,

@@ -2,7 +2,6 @@
 // each certificate on it. OpenSSL has verified the peer; this says through whom.
 
 import { type KeyObject, X509Certificate } from "node:crypto";
-import type tls from "node:tls";
 import type { WorkloadCertificate } from "./certificate.ts";
 import { DerReader, Tag, trimHex } from "./der-reader.ts";
 
@@ -45,18 +44,11 @@ export function certificationPath(
 
 /** The path of a peer that has just been verified against our own roots. */
 export function pathOfPeer(
-  socket: tls.TLSSocket,
+  leaf: X509Certificate,
+  presented: readonly X509Certificate[],
   { rootsPem }: WorkloadCertificate,
 ): CertificationPath | undefined {
-  const leaf = socket.getPeerX509Certificate();
-  if (leaf === undefined) return undefined;
-  const presented: X509Certificate[] = [];
-  let next = leaf.issuerCertificate;
-  while (next !== undefined && presented.length < PRESENTED_MAX) {
-    presented.push(next);
-    next = next.issuerCertificate;
-  }
-  return certificationPath(leaf, presented, rootsOf(rootsPem));
+  return certificationPath(leaf, presented.slice(0, PRESENTED_MAX), rootsOf(rootsPem));
 }
 
 const ownPaths = new WeakMap<WorkloadCertificate, { path: CertificationPath | undefined }>();

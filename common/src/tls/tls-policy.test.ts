@@ -2,6 +2,7 @@ import { once } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
 import { afterEach, describe, expect, it } from "vitest";
+import { asByteSocket } from "../net/net-byte-socket.ts";
 import { TestCa } from "../testing/test-ca.ts";
 import { spiffeId } from "./identity.ts";
 import { secureClient, secureServer, type SecureResult } from "./secure.ts";
@@ -32,8 +33,11 @@ async function serve(ours: TlsPolicy) {
   const listener = net.createServer({ allowHalfOpen: true }, (raw) => {
     raw.on("error", () => undefined);
     results.push(
-      secureServer(raw, server, { policy: ours }).then((result) => {
-        if (result.ok) result.socket.on("error", () => undefined).end("hello");
+      secureServer(asByteSocket(raw), server, { policy: ours }).then((result) => {
+        if (result.ok) {
+          result.socket.write(Buffer.from("hello"));
+          result.socket.endAndClose();
+        }
         return result;
       }),
     );
@@ -81,12 +85,11 @@ describe("TLS between our own", () => {
     const { port, results } = await serve(ours);
     const raw = net.connect(port, "127.0.0.1");
     const allowed = [spiffeId(identity("server"))];
-    const result = await secureClient(raw, client, allowed, { policy: theirs });
+    const result = await secureClient(asByteSocket(raw), client, allowed, { policy: theirs });
     await results[0];
     if (!result.ok) return result.reason;
-    result.socket.on("error", () => undefined);
-    const group = (result.socket.getEphemeralKeyInfo() as { name?: string }).name;
-    const agreed = [result.socket.getProtocol(), group];
+    const { protocol, group } = result.socket.session;
+    const agreed = [protocol, group];
     result.socket.destroy();
     return agreed;
   }
@@ -95,8 +98,8 @@ describe("TLS between our own", () => {
     ["post-quantum by default", policy(), policy(), "X25519MLKEM768"],
     ["post-quantum where one side insists", pqc, policy(), "X25519MLKEM768"],
     ["post-quantum where both insist", pqc, pqc, "X25519MLKEM768"],
-    ["a NIST curve where one side must", policy(), fips, "prime256v1"],
-    ["a NIST curve where both must", fips, fips, "prime256v1"],
+    ["a NIST curve where one side must", policy(), fips, "secp256r1"],
+    ["a NIST curve where both must", fips, fips, "secp256r1"],
     [
       "the newer version even if 1.2 is served",
       policy({ tls12: true }),
@@ -156,14 +159,11 @@ describe("TLS with strangers", () => {
   it.each<[string, TlsPolicy, tls.ConnectionOptions]>([
     ["1.3", policy(), {}],
     ["1.2", policy({ tls12: true }), { maxVersion: "TLSv1.2" }],
-  ])("makes a full handshake of every attempt to resume (TLS %s)", async (_, ours, options) => {
+  ])("gives nobody a session that could be resumed (TLS %s)", async (_, ours, options) => {
     const { port, results } = await serve(ours);
     const first = await stranger(port, options);
-    const session = typeof first === "string" ? undefined : first.session;
-    expect(session).toBeDefined();
-    const second = await stranger(port, { ...options, ...(session && { session }) });
-    expect(second).toMatchObject({ reused: false });
-    expect(await Promise.all(results)).toMatchObject([{ ok: true }, { ok: true }]);
+    expect(first).toMatchObject({ session: undefined, reused: false });
+    expect(await results[0]).toMatchObject({ ok: true });
   });
 });
 

@@ -1,9 +1,9 @@
 // Which TLS we speak in the mesh (ztunnel §1.1): 1.3 with AES-GCM, post-quantum key exchange where the
 // peer has it; older or narrower by configuration. Owns one context per certificate.
 
-import { constants } from "node:crypto";
-import tls from "node:tls";
+import type tls from "node:tls";
 import type { WorkloadCertificate } from "./certificate.ts";
+import { TlsContext, type TlsProfile } from "./tls-context.ts";
 
 /** COMPLIANCE_POLICY; "none" when unset. */
 export const COMPLIANCE_POLICIES = ["none", "pqc", "fips-140-2"] as const;
@@ -32,39 +32,38 @@ const GROUPS: Readonly<Record<Compliance, string>> = {
   "fips-140-2": "P-256:P-384",
 };
 
-/** What every context of ours has. The hybrid needs TLS 1.3, so that "pqc" leaves out 1.2. */
-export function tlsOptions({ tls12, compliance }: TlsSettings): tls.SecureContextOptions {
+/** What we speak. The hybrid needs TLS 1.3, so that "pqc" leaves out 1.2. */
+function profileOf({ tls12, compliance }: TlsSettings): TlsProfile {
   const older = tls12 && compliance !== "pqc";
   return {
     minVersion: older ? "TLSv1.2" : "TLSv1.3",
-    ciphers: older ? `${CIPHERS_13}:${CIPHERS_12}` : CIPHERS_13,
-    ecdhCurve: GROUPS[compliance],
+    ciphers13: CIPHERS_13,
+    ciphers12: CIPHERS_12,
+    groups: GROUPS[compliance],
   };
+}
+
+/** The same for connections that Node makes: to the control plane and the CA. */
+export function tlsOptions(settings: TlsSettings): tls.SecureContextOptions {
+  const { minVersion, ciphers13, ciphers12, groups } = profileOf(settings);
+  const ciphers = minVersion === "TLSv1.3" ? ciphers13 : `${ciphers13}:${ciphers12}`;
+  return { minVersion, ciphers, ecdhCurve: groups };
 }
 
 export class TlsPolicy {
   readonly settings: TlsSettings;
   /** Building one parses keys and chains. */
-  readonly #contexts = new WeakMap<WorkloadCertificate, tls.SecureContext>();
+  readonly #contexts = new WeakMap<WorkloadCertificate, TlsContext>();
 
   constructor(settings: TlsSettings) {
     this.settings = settings;
   }
 
-  /**
-   * Without session tickets: a resumed session would skip the look at the peer's certificate, so every
-   * handshake is a full one, also with peers that try (Envoy does).
-   */
-  contextFor(certificate: WorkloadCertificate): tls.SecureContext {
-    return this.#contexts.getOrInsertComputed(certificate, () =>
-      tls.createSecureContext({
-        ...tlsOptions(this.settings),
-        key: certificate.keyPem,
-        cert: [certificate.leafPem, ...certificate.intermediatesPem].join("\n"),
-        ca: [...certificate.rootsPem],
-        secureOptions: constants.SSL_OP_NO_TICKET,
-      }),
-    );
+  /** Throws an Error when OpenSSL does not take the certificate. */
+  contextFor(certificate: WorkloadCertificate): TlsContext {
+    const { settings } = this;
+    const make = () => new TlsContext(certificate, profileOf(settings));
+    return this.#contexts.getOrInsertComputed(certificate, make);
   }
 }
 

@@ -9,6 +9,7 @@ import { DEFAULT_LIMITS } from "../../src/http2/limits.ts";
 import { ErrorCode } from "../../src/http2/protocol.ts";
 import { contentLength, requestFault, trailersFault } from "../../src/http2/message-rules.ts";
 import type { Http2Stream, StreamListener } from "../../src/http2/stream.ts";
+import { asByteSocket } from "../../src/net/net-byte-socket.ts";
 import { systemClock } from "../../src/process/clock.ts";
 
 const BODY = Buffer.from("conformance\n");
@@ -32,7 +33,7 @@ export async function startConformanceServer(): Promise<{ port: number; close():
 
 function serve(socket: net.Socket): void {
   void new Http2Connection(
-    socket,
+    asByteSocket(socket),
     {
       role: "server",
       streamWindowBytes: 1 << 20,

@@ -1,7 +1,6 @@
 // Accepting: a listener inside a pod's network namespace, and what the kernel knows of each socket.
 
-import net from "node:net";
-import { isLoopback, parseIp, type Ip } from "@ambit/common/net/ip.ts";
+import { isLoopback, type Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import { CONSTANTS } from "@ambit/common/sys/bpf-layout.gen.ts";
@@ -46,20 +45,7 @@ export function acceptConnections(
   return acceptBytes(fd, onSocket);
 }
 
-/** The same for tunnels: TLS needs Node sockets. */
-export function acceptTunnels(fd: number, onSocket: (socket: net.Socket) => void): net.Server {
-  const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-    socket.on("error", ignoreEarlyError);
-    onSocket(socket);
-  });
-  server.listen({ fd });
-  return server;
-}
-
 const TRANSPARENCY = { auto: "best-effort", required: "required", never: "never" } as const;
-
-/** Errors of a socket end its relay by `close`; before there is one, nobody else listens. */
-function ignoreEarlyError(): void {}
 
 /** The two ends of a redirected socket; undefined when the peer is gone already. */
 export function describeRedirected(socket: ByteSocket): Accepted | undefined {
@@ -70,15 +56,9 @@ export function describeRedirected(socket: ByteSocket): Accepted | undefined {
 }
 
 /** The two ends of a tunnel's socket; undefined when the peer is gone already. */
-export function describeTunnel(socket: net.Socket): Accepted | undefined {
-  const source = addressOf(socket.remoteAddress, socket.remotePort);
-  const destination = addressOf(socket.localAddress, socket.localPort);
+export function describeTunnel(socket: ByteSocket): Accepted | undefined {
+  const { remote: source, local: destination } = socket;
   return source && destination && { source, destination };
-}
-
-function addressOf(text: string | undefined, port: number | undefined): SocketAddress | undefined {
-  const ip = text === undefined ? undefined : parseIp(text);
-  return ip === undefined || port === undefined ? undefined : { ip, port };
 }
 
 /**

@@ -1,12 +1,10 @@
 // Dialing: plain TCP connections from inside a pod's namespace, to applications and to peers.
 
-import type net from "node:net";
 import { errorCode, errorMessage } from "@ambit/common/process/errors.ts";
 import { ipFamily, type Ip } from "@ambit/common/net/ip.ts";
 import { formatSocketAddress, type SocketAddress } from "@ambit/common/net/socket-address.ts";
 import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { ByteDial, ByteDialerOptions } from "@ambit/common/sys/byte-dialer.ts";
-import { connectTcp } from "@ambit/common/sys/sockets.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { ProxyError, type ProxyErrorCode } from "./proxy-error.ts";
 
@@ -25,24 +23,6 @@ export interface Dial {
 export async function dial(context: ProxyContext, pod: Pod, request: Dial): Promise<ByteSocket> {
   try {
     const { socket } = await pod.dialer.connect(byteDial(context, request));
-    return socket;
-  } catch (error) {
-    throw dialError(request, error);
-  }
-}
-
-/** The same as a Node socket, which TLS needs. */
-export async function dialNode(
-  context: ProxyContext,
-  pod: Pod,
-  request: Dial,
-): Promise<net.Socket> {
-  try {
-    const { socket } = await connectTcp(pod.netnsFd, {
-      ...socketOptions(context),
-      ...byteDial(context, request),
-    });
-    socket.on("error", () => undefined);
     return socket;
   } catch (error) {
     throw dialError(request, error);

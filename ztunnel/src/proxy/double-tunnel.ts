@@ -3,6 +3,7 @@
 
 import { parseBaggage, type Baggage } from "@ambit/common/hbone/baggage.ts";
 import type { TunnelStream } from "@ambit/common/hbone/stream.ts";
+import { bytePair } from "@ambit/common/net/byte-pair.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { type Identity, spiffeId } from "@ambit/common/tls/identity.ts";
 import { secureClient } from "@ambit/common/tls/secure.ts";
@@ -11,7 +12,6 @@ import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { handshakeError, secureOptions } from "./revocation.ts";
 import { openClient, openStream, openTunnel, tunnelHeaders } from "./tunnel.ts";
-import { TunnelDuplex } from "./tunnel-duplex.ts";
 
 export type DoubleRoute = Extract<OutboundRoute, { kind: "double-hbone" }>;
 
@@ -39,12 +39,11 @@ export async function openDoubleTunnel(order: DoubleTunnelOrder): Promise<Double
   const { context, pod, source, client, route, traceparent } = order;
   const certificate = await context.certificates.get(spiffeId(workloadIdentity(source)));
   const outer = await openTunnel(pod, { source, client, route: route.outer, traceparent });
-  const duplex = new TunnelDuplex();
-  duplex.on("error", () => undefined);
+  const [near, far] = bytePair();
   // The outer stream's end is the inner connection's: it has no telemetry of its own.
-  void outer.relay(duplex.socket, { sent: 0, received: 0 }).then(() => duplex.destroy());
+  void outer.relay(far, { sent: 0, received: 0 }).then(() => near.destroy());
   const secured = await secureClient(
-    duplex,
+    near,
     certificate,
     route.innerIdentities,
     secureOptions(context),
@@ -53,7 +52,7 @@ export async function openDoubleTunnel(order: DoubleTunnelOrder): Promise<Double
     const reason = `inner tunnel: ${secured.reason}`;
     throw handshakeError(context.revocation, "source", { ...secured, reason });
   }
-  const inner = openClient(context, secured, () => duplex.destroy());
+  const inner = openClient(context, secured, () => near.destroy());
   try {
     const headers = {
       ...tunnelHeaders({ source, client, service: route.service, traceparent }),

@@ -1,7 +1,6 @@
 // The life of an inbound HBONE connection: TLS with the pod's identity, then for each CONNECT
 //   validate the authority (state/inbound-target) → name the source → serve (authorize, dial, relay).
 
-import type net from "node:net";
 import { type Authority, parseAuthority } from "@ambit/common/hbone/authority.ts";
 import { parseForwardedHost } from "@ambit/common/hbone/forwarded.ts";
 import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/server.ts";
@@ -40,12 +39,12 @@ interface Tunnel {
 export async function handleInbound(
   context: ProxyContext,
   pod: Pod,
-  raw: net.Socket,
+  raw: ByteSocket,
 ): Promise<void> {
   // From the first byte: a handshake that has begun is waited for, too.
   using hold = pod.drain.hold();
   const accepted = describeTunnel(raw);
-  if (accepted === undefined) return void raw.destroy();
+  if (accepted === undefined) return raw.destroy();
   const cut = () => raw.destroy();
   pod.drain.forced.addEventListener("abort", cut);
   context.sockets.destination++;

@@ -8,7 +8,7 @@ import { type ListenerRole, Steering } from "@ambit/common/sys/bpf-steering.ts";
 import { localPort, socketCookie } from "@ambit/common/sys/sockets.ts";
 import { INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from "../config.ts";
 import type { DnsProxy } from "../dns/server.ts";
-import { acceptConnections, acceptTunnels, listenIn } from "./accept.ts";
+import { acceptConnections, listenIn } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { handleInboundPassthrough } from "./inbound-passthrough.ts";
 import { handleInbound } from "./inbound.ts";
@@ -61,7 +61,7 @@ export class PodListeners {
         acceptConnections(fd, (socket) => void handleInboundPassthrough(context, pod, socket)),
       );
       listen("HBONE", (fd) =>
-        acceptTunnels(fd, (socket) => void handleInbound(context, pod, socket)),
+        acceptConnections(fd, (socket) => void handleInbound(context, pod, socket)),
       );
       // What translation redirects of DNS goes to the proxy's own ports on loopback.
       if (dns !== undefined && steering !== undefined) listen("DNS", (fd) => dns.acceptTcp(fd));

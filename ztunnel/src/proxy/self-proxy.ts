@@ -1,13 +1,13 @@
 // Tunnels to ztunnel itself, in its own namespace and with its own identity: so its metrics are scraped
 // over HBONE as those of any workload (ztunnel §2.1). Takes tunnels only, and opens none.
 
-import type net from "node:net";
 import { HBONE_PORT } from "@ambit/common/hbone/limits.ts";
 import { Drain, type DrainMode } from "@ambit/common/process/drain.ts";
+import type { ByteListener } from "@ambit/common/sys/accept-bytes.ts";
 import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
 import type { PodInfo } from "../state/mesh-state.ts";
 import { PodAccount } from "../telemetry/pod-account.ts";
-import { acceptTunnels, listenIn } from "./accept.ts";
+import { acceptConnections, listenIn } from "./accept.ts";
 import type { Pod, ProxyContext } from "./context.ts";
 import { socketOptions } from "./dial.ts";
 import { connectionBounds } from "./admit.ts";
@@ -16,7 +16,7 @@ import { createPool } from "./tunnel.ts";
 
 export class SelfProxy {
   readonly pod: Pod;
-  readonly #server: net.Server;
+  readonly #listener: ByteListener;
 
   /** Throws SystemError when the port cannot be bound. */
   constructor(shared: ProxyContext, info: PodInfo) {
@@ -35,11 +35,14 @@ export class SelfProxy {
     };
     const options = { port: HBONE_PORT, steered: false, relayed: false };
     const fd = listenIn(context, this.pod, options);
-    this.#server = acceptTunnels(fd, (socket) => void handleInbound(context, this.pod, socket));
+    this.#listener = acceptConnections(
+      fd,
+      (socket) => void handleInbound(context, this.pod, socket),
+    );
   }
 
   async stop(mode: DrainMode, deadlineMs: number): Promise<void> {
-    this.#server.close();
+    this.#listener.close();
     await this.pod.drain.drain(mode, deadlineMs);
     this.pod.dialer.close();
     this.pod.pool.close();

@@ -13,7 +13,7 @@ import type { HboneRoute } from "../state/outbound-route.ts";
 import type { Service } from "../state/service.ts";
 import { type Workload, workloadIdentity } from "../state/workload.ts";
 import type { Pod, ProxyContext } from "./context.ts";
-import { dialNode } from "./dial.ts";
+import { dial } from "./dial.ts";
 import { ProxyError } from "./proxy-error.ts";
 import { guard, handshakeError, secureOptions } from "./revocation.ts";
 
@@ -94,7 +94,7 @@ async function dialTunnel(
   closed: () => void,
 ): Promise<HboneClientConnection> {
   const certificate = await context.certificates.get(key.sourceIdentity as SpiffeId);
-  const raw = await dialNode(context, pod, {
+  const raw = await dial(context, pod, {
     destination: key.nextHop,
     timeoutCode: "TUNNEL_TIMEOUT",
   });

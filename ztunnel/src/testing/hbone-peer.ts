@@ -3,6 +3,7 @@
 
 import net from "node:net";
 import { once } from "node:events";
+import { asByteSocket } from "@ambit/common/net/net-byte-socket.ts";
 import { type ConnectRequest, HboneServerConnection } from "@ambit/common/hbone/server.ts";
 import { DEFAULT_HBONE_SETTINGS } from "@ambit/common/hbone/limits.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
@@ -50,7 +51,7 @@ export class HbonePeer implements Disposable {
   async #serve(raw: net.Socket, certificate: WorkloadCertificate, script: Script): Promise<void> {
     raw.on("error", () => undefined);
     this.#sockets.add(raw);
-    const secured = await secureServer(raw, certificate);
+    const secured = await secureServer(asByteSocket(raw), certificate);
     if (!secured.ok) return;
     const tunnel = new HboneServerConnection(secured.socket, {
       settings: DEFAULT_HBONE_SETTINGS,

@@ -3,6 +3,7 @@
 
 import net from "node:net";
 import { once } from "node:events";
+import { asByteSocket } from "@ambit/common/net/net-byte-socket.ts";
 import { HboneClientConnection, type TunnelResponse } from "@ambit/common/hbone/client.ts";
 import { DEFAULT_HBONE_SETTINGS } from "@ambit/common/hbone/limits.ts";
 import { NetByteSocket } from "@ambit/common/net/net-byte-socket.ts";
@@ -57,7 +58,7 @@ export class InboundLab implements Disposable {
     this.#listener.on("connection", (socket) => {
       this.#sockets.add(socket);
       socket.on("error", () => undefined);
-      void handleInbound(this.context, this.pod, socket);
+      void handleInbound(this.context, this.pod, asByteSocket(socket));
     });
   }
 
@@ -93,7 +94,9 @@ export class InboundLab implements Disposable {
 
   /** The client's side of the handshake; the server may refuse after it. */
   async secure(certificate: WorkloadCertificate): Promise<SecureResult> {
-    return secureClient(await this.dial(), certificate, [spiffeId(identityOf("web"))]);
+    return secureClient(asByteSocket(await this.dial()), certificate, [
+      spiffeId(identityOf("web")),
+    ]);
   }
 
   /** An HBONE connection of a client that is let in. */
