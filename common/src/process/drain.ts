@@ -1,10 +1,13 @@
 // Draining: one trigger, many watchers. Each watcher holds the drain open until it is released,
-// so "drained" means that nothing is in flight any more, or that the deadline has passed.
+// so "drained" means that nothing is in flight any more, or that what is did not end when it was cut.
 
 import { ChurnSet, type Membership } from "../collections/churn-set.ts";
 import type { Clock } from "./clock.ts";
 
 export type DrainMode = "graceful" | "immediate";
+
+/** What was cut lets go within milliseconds; who waits for the drain has a deadline of its own. */
+export const CUT_GRACE_MS = 1_000;
 
 /** Held by something in flight. Release is idempotent and happens at scope end with `using`. */
 export interface DrainHold extends Disposable {
@@ -17,6 +20,8 @@ export class Drain {
   readonly #forced = new AbortController();
   readonly #cuts = new ChurnSet<() => void>();
   #holds = 0;
+  /** The same by what they are. */
+  readonly #held = new Map<string, number>();
   #mode: DrainMode | undefined;
   #onIdle: (() => void) | undefined;
 
@@ -48,19 +53,25 @@ export class Drain {
     return this.#mode;
   }
 
-  hold(): DrainHold {
-    this.#holds++;
+  /** `what` names its kind, of which there are few. */
+  hold(what: string): DrainHold {
+    this.#count(what, 1);
     let held = true;
     const release = () => {
       if (!held) return;
       held = false;
-      if (--this.#holds === 0) this.#onIdle?.();
+      this.#count(what, -1);
+      if (this.#holds === 0) this.#onIdle?.();
     };
     return { release, [Symbol.dispose]: release };
   }
 
-  /** Starts draining; resolves when every hold is released. After `deadlineMs` the rest is forced. */
-  async drain(mode: DrainMode, deadlineMs: number): Promise<void> {
+  /**
+   * Starts draining; resolves when every hold is released. After `deadlineMs`, in immediate mode at once,
+   * the rest is forced; what has not let go CUT_GRACE_MS later is not waited for. Returns that, for people:
+   * "" when there is nothing.
+   */
+  async drain(mode: DrainMode, deadlineMs: number): Promise<string> {
     this.#mode ??= mode;
     const idle = new Promise<void>((resolve) => {
       const before = this.#onIdle;
@@ -68,10 +79,25 @@ export class Drain {
       this.#onIdle = onIdle;
     });
     this.#started.abort();
-    if (this.#holds === 0) return;
-    const timer = this.#clock.after(mode === "immediate" ? 0 : deadlineMs, () => this.#force());
-    await idle;
+    if (this.#holds === 0) return "";
+    const { promise: late, resolve: giveUp } = Promise.withResolvers<void>();
+    let timer = this.#clock.after(mode === "immediate" ? 0 : deadlineMs, () => {
+      this.#force();
+      timer = this.#clock.after(CUT_GRACE_MS, giveUp);
+    });
+    await Promise.race([idle, late]);
     timer.cancel();
+    return this.#describeHeld();
+  }
+
+  #count(what: string, change: 1 | -1): void {
+    this.#holds += change;
+    this.#held.set(what, (this.#held.get(what) ?? 0) + change);
+  }
+
+  #describeHeld(): string {
+    const held = [...this.#held].filter(([, count]) => count > 0);
+    return held.map(([what, count]) => `${what}: ${count}`).join(", ");
   }
 
   #force(): void {

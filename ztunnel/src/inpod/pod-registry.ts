@@ -126,7 +126,8 @@ export class PodRegistry {
 
   /** Removes every pod that `keep` does not list: the snapshot's end. */
   async retain(keep: ReadonlySet<string>): Promise<void> {
-    for (const uid of this.#entries.keys()) if (!keep.has(uid)) await this.remove(uid);
+    const gone = [...this.#entries.keys()].filter((uid) => !keep.has(uid));
+    await Promise.all(gone.map((uid) => this.remove(uid)));
   }
 
   /** Stops trying again: the process is on its way out. */

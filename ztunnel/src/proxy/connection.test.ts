@@ -64,7 +64,7 @@ describe("a connection and its pod", () => {
     const clock = new FakeClock();
     const drain = new Drain(clock);
     const connection = new Connection("a");
-    const hold = drain.hold();
+    const hold = drain.hold("test");
     connection.endWith(drain);
     void drain.drain(mode, 1_000);
     await clock.advance(999);

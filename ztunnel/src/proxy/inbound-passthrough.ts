@@ -19,7 +19,7 @@ export async function handleInboundPassthrough(
   pod: Pod,
   client: ByteSocket,
 ): Promise<void> {
-  using hold = pod.drain.hold();
+  using hold = pod.drain.hold("plaintext connection");
   const accepted = describeRedirected(client);
   if (accepted === undefined) return client.destroy();
   const id = traceIdOf(newTraceparent());

@@ -42,7 +42,7 @@ export async function handleInbound(
   raw: ByteSocket,
 ): Promise<void> {
   // From the first byte: a handshake that has begun is waited for, too.
-  using hold = pod.drain.hold();
+  using hold = pod.drain.hold("tunnel");
   const accepted = describeTunnel(raw);
   if (accepted === undefined) return raw.destroy();
   const cut = () => raw.destroy();

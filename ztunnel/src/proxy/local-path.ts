@@ -39,7 +39,8 @@ export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
       `port ${route.target.port} is ztunnel's own: recursive call refused`,
     );
   }
-  await requireCertificates(context, source, route.destination);
+  const certificates = requireCertificates(context, source, route.destination);
+  await relay.connection.unlessAborted(certificates, () => undefined);
   let end: RelayEnd = {};
   await serve(
     {
@@ -54,11 +55,11 @@ export async function relayLocally(relay: LocalRelay): Promise<RelayEnd> {
       destination: route.target,
       target: route.target,
       counters: new Mirrored(telemetry.counters),
+      outbound: relay.connection,
       ...(route.service && { service: route.service }),
     },
     async (app, _, inbound) => {
       relay.onServed();
-      relay.connection.onAbort(() => inbound.abort(relay.connection.error!));
       inbound.onAbort(() => relay.connection.abort(inbound.error!));
       relay.opened?.();
       end = await relaySockets(client, app, telemetry.counters);

@@ -38,7 +38,7 @@ export async function handleOutbound(
   pod: Pod,
   client: ByteSocket,
 ): Promise<void> {
-  using hold = pod.drain.hold();
+  using hold = pod.drain.hold("outbound connection");
   const accepted = describeRedirected(client);
   if (accepted === undefined) return client.destroy();
   if (isCaptureProbe(accepted.destination)) return answerCaptureProbe(client, pod);

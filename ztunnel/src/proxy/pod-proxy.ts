@@ -83,7 +83,15 @@ export class PodProxy {
     }
     this.#close();
     const answered = mode === "graceful" ? dns?.drain() : undefined;
-    await this.pod.drain.drain(mode, leftMs);
+    const held = await this.pod.drain.drain(mode, leftMs);
+    if (held !== "") {
+      const { namespace, name } = this.pod.info;
+      this.#context.log.warn("a pod's connections did not end when they were cut", {
+        namespace,
+        pod: name,
+        held,
+      });
+    }
     await answered;
     this.pod.dialer.close();
     this.pod.pool.close();

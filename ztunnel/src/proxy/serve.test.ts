@@ -1,6 +1,6 @@
 import net from "node:net";
 import { once } from "node:events";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Action, Scope } from "@ambit/api/gen/istio/authorization_pb.ts";
 import type { Ip } from "@ambit/common/net/ip.ts";
 import { relaySockets } from "@ambit/common/hbone/relay.ts";
@@ -11,7 +11,9 @@ import { workloadIdentity } from "../state/workload.ts";
 import { partyOfWorkload, UNKNOWN_PARTY } from "../telemetry/party.ts";
 import { type TestContext, testContext, testPod } from "../testing/test-context.ts";
 import { PodAccount } from "../telemetry/pod-account.ts";
+import { Connection } from "./connection.ts";
 import type { Pod } from "./context.ts";
+import { ProxyError } from "./proxy-error.ts";
 import { reviewConnections } from "./review.ts";
 import { serve } from "./serve.ts";
 
@@ -33,7 +35,7 @@ beforeEach(async () => {
 afterEach(() => app.close());
 
 /** An inbound connection that relays to the application; `secured` when it came in a tunnel. */
-async function arrive(secured: boolean, id = "one") {
+async function arrive(secured: boolean, id = "one", more: { outbound?: Connection } = {}) {
   const far = net.createServer({ allowHalfOpen: true });
   far.listen(0, "127.0.0.1");
   await once(far, "listening");
@@ -58,6 +60,7 @@ async function arrive(secured: boolean, id = "one") {
       ...(secured && { sourceIdentity: workloadIdentity(source) }),
       destination: target,
       target,
+      ...more,
     },
     (socket, counters, connection) => {
       connection.onAbort(() => near.destroy());
@@ -157,6 +160,16 @@ describe("an inbound connection", () => {
     await ended;
     await drained;
     expect(accessLines()).toMatchObject([{ reason: "POD_REMOVED" }]);
+  });
+
+  it("ends with its source's side though the application has not answered yet", async () => {
+    vi.spyOn(pod.dialer, "connect").mockReturnValue(new Promise(() => undefined));
+    const outbound = new Connection("one");
+    const { ended } = await arrive(true, "one", { outbound });
+    const drained = pod.drain.drain("graceful", 60_000);
+    outbound.abort(new ProxyError("POD_REMOVED", "its pod left"));
+    await expect(ended).rejects.toMatchObject({ code: "POD_REMOVED" });
+    expect(await drained).toBe("");
   });
 
   it("that cannot reach the application says why", async () => {

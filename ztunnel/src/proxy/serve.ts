@@ -44,6 +44,8 @@ export interface InboundOrder {
   readonly onLoopback?: boolean;
   readonly service?: Service;
   readonly counters?: ByteCounters;
+  /** The source's side, where that is ours too: when it is cut, so is this, however far it has come. */
+  readonly outbound?: Connection;
 }
 
 /** Starts the relay once the application is connected; the promise settles with the connection. */
@@ -79,8 +81,10 @@ export async function serve(order: InboundOrder, start: StartRelay): Promise<voi
     counters: telemetry.counters,
     subject,
   });
-  const hold = pod.drain.hold();
+  const hold = pod.drain.hold("inbound connection");
   const ending = connection.endWith(pod.drain);
+  const { outbound } = order;
+  outbound?.onAbort(() => connection.abort(outbound.error!));
   try {
     using _seat = admit(pod, "inbound", telemetry.counters);
     authorize(context, workload, subject);

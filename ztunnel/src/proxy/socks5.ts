@@ -48,7 +48,7 @@ export async function handleSocks(
   pod: Pod,
   client: ByteSocket,
 ): Promise<void> {
-  using _ = pod.drain.hold();
+  using _ = pod.drain.hold("SOCKS connection");
   const [source, local] = [client.remote, client.local];
   if (source === undefined || local === undefined) return client.destroy();
   context.sockets.source++;
