@@ -27,9 +27,9 @@ describe("enrolling", () => {
     expect(connected.log).toEqual(["snapshot", "add uid-1"]);
     expect(connected.requests[1]!.netnsInode).toBe(lab.network.pod.netns.inode);
     expect(await lab.exempt()).toEqual([lab.network.pod.ip4, lab.network.pod.ip6]);
-    const captured = connected.captured.length;
+    const captured = connected.connections.length;
     const client = await dial(lab.network.pod, OUTSIDE.ip4, 80);
-    await connected.until(() => connected.captured.length > captured);
+    await connected.until(() => connected.connections.length > captured);
     client.destroy();
   });
 

@@ -21,7 +21,7 @@ describe("a pod is enrolled", () => {
   it("only when ztunnel answered from inside it, on both families", async () => {
     const ztunnel = await lab.enrolled();
     expect(lab.capture).toBe("proven");
-    expect(ztunnel.captured).toEqual(["uid-1", "uid-1"]);
+    expect(ztunnel.probed).toEqual(["uid-1", "uid-1"]);
   });
 
   it.each([
@@ -131,17 +131,16 @@ describe("rules that somebody changed", () => {
 
   it("are found by the audit when nothing tells of them", async () => {
     const ztunnel = await lab.enrolled({ CAPTURE_AUDIT_INTERVAL: "100ms" });
-    const probes = ztunnel.captured.length;
-    await ztunnel.until(() => ztunnel.captured.length >= probes + 4);
+    const probes = ztunnel.probed.length;
+    await ztunnel.until(() => ztunnel.probed.length >= probes + 4);
     expect(lab.redirection).toBe("enabled");
   });
 
   it("do not break connections when they are put right", async () => {
     const ztunnel = await lab.enrolled();
-    ztunnel.probeAnswer = () => undefined;
     const client = await dial(lab.network.pod, OUTSIDE.ip4, 80);
-    await ztunnel.until(() => ztunnel.sockets.length > 0);
-    const served = ztunnel.sockets.at(-1)!;
+    await ztunnel.until(() => ztunnel.connections.length > 0);
+    const served = ztunnel.connections.at(-1)!;
     await talk(client, served);
     lab.network.sh("ip netns exec $POD nft flush ruleset");
     await lab.untilRules("ok");

@@ -22,11 +22,10 @@ afterEach(() => lab.remove());
 /** A connection of the pod's that ztunnel has; both ends of its first half. */
 async function captured(env: Record<string, string>): Promise<[net.Socket, net.Socket]> {
   ztunnel = await lab.enrolled(env);
-  ztunnel.probeAnswer = () => undefined;
-  const before = ztunnel.sockets.length;
+  const before = ztunnel.connections.length;
   const app = await dial(lab.network.pod, OUTSIDE.ip4, 80);
-  await ztunnel.until(() => ztunnel.sockets.length > before);
-  return [app, ztunnel.sockets.at(-1)!];
+  await ztunnel.until(() => ztunnel.connections.length > before);
+  return [app, ztunnel.connections.at(-1)!];
 }
 
 /** Counts packets of the pod's that go to port 80 outside and belong to no connection made since. */
@@ -78,7 +77,6 @@ describe("a pod that leaves", () => {
     const [app, served] = await captured(LONG);
     await lab.setMode("none");
     await lab.untilRedirection(undefined);
-    ztunnel.probeAnswer = (uid) => `captured ${uid}\n`;
     await lab.setMode("ambient");
     await lab.untilRedirection("enabled");
     await lab.untilCapture("proven");

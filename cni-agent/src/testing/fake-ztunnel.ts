@@ -10,9 +10,9 @@ import {
   WorkloadResponseSchema,
   ZdsHelloSchema,
 } from "@ambit/api/gen/istio/zds_pb.ts";
-import { captureAnswer } from "@ambit/common/net/capture-probe.ts";
+import { captureAnswer, isCaptureProbe } from "@ambit/common/net/capture-probe.ts";
 import { closeFd } from "@ambit/common/sys/libc.ts";
-import { listenTcp } from "@ambit/common/sys/sockets.ts";
+import { listenTcp, originalDst, socketFd } from "@ambit/common/sys/sockets.ts";
 import { connectSeqpacket, type SeqpacketSocket } from "@ambit/common/sys/seqpacket.ts";
 import { OUTBOUND_PORT, PROXY_MARK } from "../rules/wire.ts";
 import { ip } from "./test-network.ts";
@@ -30,14 +30,16 @@ export class FakeZtunnel {
   closedBecause: string | undefined;
   /** The answer to a request: an error text, empty for success, undefined for none at all. */
   answer: (request: FakeRequest) => string | undefined = () => "";
-  /** What a captured connection of a pod gets; undefined: it is kept waiting. */
+  /** What a capture probe in a pod gets; undefined: it is kept waiting. */
   probeAnswer: (uid: string) => string | undefined = captureAnswer;
-  /** Connections that were captured, by pod. */
-  readonly captured: string[] = [];
-  readonly sockets: net.Socket[] = [];
+  /** Pods whose probes came, in order. */
+  readonly probed: string[] = [];
+  /** The other connections that were captured: kept waiting, for tests to talk on. */
+  readonly connections: net.Socket[] = [];
   /** Whether it listens in the pods it is given. */
   serves = true;
   readonly #listeners = new Map<string, net.Server>();
+  readonly #sockets = new Set<net.Socket>();
   readonly #socket: SeqpacketSocket;
   #wake = () => {};
 
@@ -79,23 +81,32 @@ export class FakeZtunnel {
   close(): void {
     this.#socket.close();
     for (const server of this.#listeners.values()) server.close();
-    for (const socket of this.sockets) socket.destroy();
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   /** Takes what the rules bring to 15001. */
   #serve(uid: string, netnsFd: number): void {
     this.#listeners.get(uid)?.close();
     const server = net.createServer((socket) => {
-      this.captured.push(uid);
-      this.sockets.push(socket);
+      this.#sockets.add(socket);
       socket.on("error", () => {});
-      const answer = this.probeAnswer(uid);
-      if (answer !== undefined) socket.end(answer);
+      this.#onCaptured(uid, socket);
       this.#wake();
     });
     const address = { ip: ip("::"), port: OUTBOUND_PORT };
     server.listen({ fd: listenTcp(netnsFd, { address, mark: PROXY_MARK, reusePort: true }) });
     this.#listeners.set(uid, server);
+  }
+
+  #onCaptured(uid: string, socket: net.Socket): void {
+    const destination = originalDst(socketFd(socket));
+    if (destination === undefined || !isCaptureProbe(destination)) {
+      this.connections.push(socket);
+      return;
+    }
+    this.probed.push(uid);
+    const answer = this.probeAnswer(uid);
+    if (answer !== undefined) socket.end(answer);
   }
 
   #onPacket(packet: Uint8Array, fds: readonly number[]): void {
