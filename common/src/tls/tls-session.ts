@@ -251,7 +251,8 @@ export class TlsSession {
     const count = sslRead(this.#ssl, plainAddress + at, PLAIN_BYTES - at) as number;
     if (count > 0) return count;
     if (this.#wantsBytes()) return 0;
-    this.#ended = (sslGetShutdown(this.#ssl) & RECEIVED_SHUTDOWN) !== 0;
+    // A fatal alert counts as a shutdown, too, but leaves an error.
+    this.#ended = errorFree() && (sslGetShutdown(this.#ssl) & RECEIVED_SHUTDOWN) !== 0;
     if (!this.#ended) throw this.#failed();
     this.#empty();
     return 0;
