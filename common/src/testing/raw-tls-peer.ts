@@ -1,6 +1,5 @@
 // A TLS client below TlsSession, for what only OpenSSL's own functions can do: asking for new keys.
 
-import koffi from "koffi";
 import {
   bioMemory,
   bioNew,
@@ -9,6 +8,7 @@ import {
   type Pointer,
   sslFree,
   sslHandshake,
+  sslKeyUpdate,
   sslNew,
   sslRead,
   sslSetBio,
@@ -19,7 +19,6 @@ import {
 } from "../sys/libssl.ts";
 import type { TlsContext } from "../tls/tls-context.ts";
 
-const keyUpdate = koffi.load(null).func("int SSL_key_update(uintptr_t ssl, int type)");
 const KEY_UPDATE_REQUESTED = 1;
 const BUFFER_BYTES = 64 * 1024;
 
@@ -44,7 +43,7 @@ export class RawTlsPeer implements Disposable {
 
   /** Bytes as ciphertext, behind a request for new keys when `rekey` says so. */
   encrypt(bytes: Buffer, rekey = false): Buffer {
-    if (rekey) keyUpdate(this.#ssl, KEY_UPDATE_REQUESTED);
+    if (rekey) sslKeyUpdate(this.#ssl, KEY_UPDATE_REQUESTED);
     sslWrite(this.#ssl, bytes, bytes.length);
     return this.#sent();
   }
