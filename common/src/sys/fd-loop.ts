@@ -128,6 +128,10 @@ export class FdLoop {
       tell(this.#targets[slot]!, this.#events[at]!);
     }
     this.#telling = false;
+    if (this.#soon.length > 0) this.#tellSoon();
+  }
+
+  #tellSoon(): void {
     for (const target of this.#soon) tell(target, 0);
     this.#soon.length = 0;
   }

@@ -18,15 +18,8 @@ export interface PollerInit {
 
 export type PollerCommand = { readonly arm: number } | { readonly disarm: number };
 
-export interface FdPoller {
-  /** Calls `onReadable` once, when the descriptor can be read or has hung up. */
-  once(fd: number, onReadable: () => void): void;
-  /** Must be called before a watched descriptor is closed. */
-  forget(fd: number): void;
-}
-
 /** The thread is an isolate of its own, some 10 MiB. */
-export class ThreadPoller implements FdPoller {
+export class ThreadPoller {
   readonly #wakeFd = call("eventfd", "", 0, EFD_NONBLOCK | EFD_CLOEXEC);
   readonly #stop = new Int32Array(new SharedArrayBuffer(4));
   readonly #callbacks = new Map<number, () => void>();
@@ -46,6 +39,7 @@ export class ThreadPoller implements FdPoller {
     });
   }
 
+  /** Calls `onReadable` once, when the descriptor can be read or has hung up. */
   once(fd: number, onReadable: () => void): void {
     assert(!this.#callbacks.has(fd), "a descriptor is watched once at a time");
     this.#callbacks.set(fd, onReadable);
@@ -53,6 +47,7 @@ export class ThreadPoller implements FdPoller {
     this.#command({ arm: fd });
   }
 
+  /** Must be called before a watched descriptor is closed. */
   forget(fd: number): void {
     if (this.#callbacks.delete(fd)) this.#command({ disarm: fd });
     if (this.#callbacks.size === 0) this.#worker.unref();

@@ -5,7 +5,7 @@
 // know it, a thread waits instead.
 
 import { AF_INET, SOCK_CLOEXEC, SOCK_DGRAM } from "./constants.ts";
-import { type FdPoller, ThreadPoller } from "./fd-poller.ts";
+import { ThreadPoller } from "./fd-poller.ts";
 import { call, closeFd, SystemError } from "./libc.ts";
 
 /** While it is referenced it keeps the process alive. It begins without. */
@@ -68,7 +68,7 @@ function wakeByHandle(handle: UdpHandle, onReady: () => void): LoopWake {
 /** By a thread, which is an isolate of its own and a way round for each wake. */
 export function threadWake(onReady: () => void): LoopWake {
   const epoll = call("epoll_create1", "", EPOLL_CLOEXEC);
-  const poller: FdPoller = new ThreadPoller();
+  const poller = new ThreadPoller();
   let referenced = false;
   const notify = () => {
     onReady();

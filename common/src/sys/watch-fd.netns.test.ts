@@ -1,8 +1,14 @@
+import { once } from "node:events";
 import { fstatSync } from "node:fs";
+import net from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
+import { parseIp } from "../net/ip.ts";
+import { SCRATCH_BYTES } from "../net/scratch.ts";
 import { FdLoop } from "./fd-loop.ts";
+import { FdSocket } from "./fd-socket.ts";
 import { call, callRaw } from "./libc.ts";
 import { handleWake, threadWake } from "./loop-wake.ts";
+import { openDialSocket, startConnect } from "./sockets.ts";
 import { type FdWatch, watchFd } from "./watch-fd.ts";
 
 /** Each read takes one signal. */
@@ -83,5 +89,29 @@ describe.each([
     signal(fd);
     signal(fd);
     await readTwice;
+  });
+
+  it("is a socket's that reads, writes and ends like any other", async () => {
+    const server = net.createServer({ allowHalfOpen: true }, (peer) => peer.pipe(peer));
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    const { port } = server.address() as net.AddressInfo;
+    const fd = openDialSocket(4, {});
+    expect(startConnect(fd, { ip: parseIp("127.0.0.1")!, port })).toBe(0);
+    const socket = new FdSocket(fd, loop);
+    const payload = Buffer.alloc(20 * SCRATCH_BYTES, "0123456789abcdef-");
+    const chunks: Buffer[] = [];
+    const closed = new Promise<Error | undefined>((resolve) => {
+      socket.handler = {
+        onBytes: (bytes) => void chunks.push(Buffer.from(bytes)),
+        onEnd: () => undefined,
+        onWritable: () => socket.end(),
+        onClose: resolve,
+      };
+    });
+    socket.resume();
+    expect(socket.write(payload)).toBe(false);
+    expect(await closed).toBeUndefined();
+    expect(Buffer.concat(chunks).equals(payload)).toBe(true);
+    server.close();
   });
 });
