@@ -171,7 +171,7 @@ static __always_inline void application_established(struct bpf_sock_ops *ctx)
 {
 	__u32 slot;
 
-	if (find_slot(bpf_get_netns_cookie(ctx), &slot) && !application_accepts_direct(ctx))
+	if (find_pod(bpf_get_netns_cookie(ctx), &slot) && !application_accepts_direct(ctx))
 		application_accepts(ctx, slot);
 }
 
@@ -194,7 +194,7 @@ int proxy_sockops(struct bpf_sock_ops *ctx)
 {
 	struct pass_key key = {};
 
-	if (!opens_or_closes(ctx) || !find_slot(bpf_get_netns_cookie(ctx), &key.slot))
+	if (!opens_or_closes(ctx) || !find_pod(bpf_get_netns_cookie(ctx), &key.slot))
 		return 1;
 	outgoing(ctx, &key);
 	keep_pass(ctx, &passes, &key);

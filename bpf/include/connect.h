@@ -75,8 +75,9 @@ static __always_inline int connect_directly(struct bpf_sock_addr *ctx, struct bp
 					    __u64 netns, struct endpoint *to)
 {
 	struct verdict *verdict = find_verdict(netns, to);
+	struct occupant *caller = verdict ? find_caller(verdict->source, netns) : 0;
 
-	if (!verdict || !find_caller(verdict->source, netns))
+	if (!caller || has_its_share(caller, 0))
 		return 0;
 	if (!somebody_listens(verdict->source))
 		return -1;

@@ -16,6 +16,10 @@
 #define BACKENDS_MAX 8
 /* Direct connections of one node at once: one more goes through ztunnel. */
 #define FLOWS_MAX 65536
+/* And of one pod: no pod can take the room of all, with SYNs that nobody answers, for instance. */
+#define FLOWS_OF_POD_MAX 8192
+/* Begun past that by those who looked at the same time: as many as CPUs, and no SYNs that were held back. */
+#define FLOWS_AT_ONCE_MAX 256
 /* Ended connections that user space has not read yet: about 8000. */
 #define ENDED_BYTES 1048576
 
@@ -114,6 +118,15 @@ static __always_inline struct verdict *find_verdict(__u64 netns, const struct en
 	struct verdict_key key = {.netns = netns, .to = *to};
 
 	return bpf_map_lookup_elem(&verdicts, &key);
+}
+
+/* Whether the pod has its share of flows, and `more`. */
+static __always_inline int has_its_share(const struct occupant *caller, __s32 more)
+{
+	if (*(volatile const __s32 *)&caller->flows < FLOWS_OF_POD_MAX + more)
+		return 0;
+	count(COUNT_DIRECT_POD_FULL);
+	return 1;
 }
 
 /* One of the verdict's destinations. */

@@ -67,16 +67,35 @@ static __always_inline struct occupant *find_permission(struct bpf_sock *sk,
 	return find_caller(*source, flow->netns);
 }
 
-static __always_inline int enter_flow(const struct flow_key *key, struct flow *flow)
+/* 0: there is no room. One that it replaces is of the same address, and with that of the same pod. */
+static __always_inline int enter_flow(const struct flow_key *key, struct flow *flow,
+				      struct occupant *source)
 {
 	struct flow *before;
 
-	if (!bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST))
+	if (!bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST)) {
+		__sync_fetch_and_add(&source->flows, 1);
 		return 1;
+	}
 	before = bpf_map_lookup_elem(&flows, key);
 	if (before && before->flags)
 		flow->flags = FLOW_REPLACED;
 	return before && !bpf_map_update_elem(&flows, key, flow, BPF_EXIST);
+}
+
+/* False when it was gone already. `flow` is what the map has. */
+static __always_inline int leave_flow(const struct flow_key *key, const struct flow *flow)
+{
+	__u32 slot = flow->source;
+	__u64 netns = flow->netns;
+	struct occupant *source;
+
+	if (bpf_map_delete_elem(&flows, key))
+		return 0;
+	source = find_occupant(slot, netns);
+	if (source)
+		__sync_fetch_and_add(&source->flows, -1);
+	return 1;
 }
 
 /* No room: the SYN goes to ztunnel, and so do later ones, until it writes new verdicts. */
@@ -114,9 +133,12 @@ static __always_inline void client_connects(struct bpf_sock_ops *ctx)
 		count(COUNT_DIRECT_SPOOFED);
 		return;
 	}
+	if (has_its_share(source, FLOWS_AT_ONCE_MAX))
+		return;
 	flow.cookie = bpf_get_socket_cookie(ctx);
 	flow.started_ns = bpf_ktime_get_ns();
-	if (!enter_flow(&key, &flow)) {
+	flow.source = slot;
+	if (!enter_flow(&key, &flow, source)) {
 		give_up_direct(flow.slot);
 		return;
 	}
@@ -149,7 +171,7 @@ static __always_inline void client_fails(struct bpf_sock_ops *ctx)
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow || flow->flags || flow->cookie != bpf_get_socket_cookie(ctx))
 		return;
-	if (!bpf_map_delete_elem(&flows, &key))
+	if (leave_flow(&key, flow))
 		count(COUNT_DIRECT_FAILED);
 }
 
@@ -175,7 +197,7 @@ static __always_inline void application_closes(struct bpf_sock_ops *ctx)
 	} else {
 		count(COUNT_DIRECT_UNREPORTED);
 	}
-	if (!bpf_map_delete_elem(&flows, &key))
+	if (leave_flow(&key, flow))
 		count(COUNT_DIRECT_ENDED);
 }
 

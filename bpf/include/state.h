@@ -19,7 +19,7 @@
 #define SO_MARK 36
 
 /* Of structures and maps: another number means other maps, which take no old entries. */
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 
 /* Pods of one node that can be enrolled at once; kubelet's own limit is far below. */
 #define SLOTS_MAX 1024
@@ -64,12 +64,14 @@ struct slot {
 
 /*
  * Who has a slot: what `pods` and `addresses` say, found by number. The first address of each family; all zero
- * when there is none.
+ * when there is none. `flows` is counted atomically, by user space too, for which the map can be mapped.
  */
 struct occupant {
 	__u64 netns; /* cookie; 0: not enrolled */
 	struct address ipv4;
 	struct address ipv6;
+	__s32 flows; /* direct connections that it has begun and that have not ended */
+	__u32 pad;
 };
 
 struct pod_address {
@@ -105,8 +107,9 @@ struct flow {
 	__u64 cookie; /* of the connecting socket */
 	__u64 netns; /* the source's */
 	__u64 started_ns;
-	__u32 slot; /* the destination's */
-	__u32 generation;
+	__u16 slot; /* the destination's */
+	__u16 source; /* the source's slot */
+	__u32 generation; /* of the destination's */
 	enum flow_flag flags; /* any of them, or'ed */
 	struct endpoint service; /* all zero when the pod was called by its own address */
 };
@@ -121,6 +124,8 @@ struct ended_flow {
 };
 
 _Static_assert(sizeof(struct endpoint) == 20, "endpoint has no holes");
+_Static_assert(sizeof(struct occupant) == 48, "occupant has no holes");
+_Static_assert(SLOTS_MAX <= 65536, "flow has room for slots");
 _Static_assert(sizeof(struct pass_key) == 40, "pass_key has no holes");
 _Static_assert(sizeof(struct flow_key) == 36, "flow_key has no holes");
 _Static_assert(sizeof(struct flow) == 56, "flow has no holes");
@@ -155,6 +160,7 @@ enum counter {
 	COUNT_DIRECT_STALE,
 	COUNT_DIRECT_SPOOFED,
 	COUNT_DIRECT_INSERT_FAILED,
+	COUNT_DIRECT_POD_FULL,
 	COUNT_DIRECT_PASSED,
 	COUNT_DIRECT_FAILED,
 	COUNT_DIRECT_ENDED,
@@ -180,6 +186,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SLOTS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct occupant);
 } occupants SEC(".maps");
@@ -326,15 +333,21 @@ static __always_inline struct occupant *find_occupant(__u32 slot, __u64 netns_co
 	return occupant && occupant->netns == netns_cookie ? occupant : 0;
 }
 
-/* The enrolled pod that the context's socket lives in; 0 when there is none. */
-static __always_inline struct slot *find_slot(__u64 netns_cookie, __u32 *slot)
+/* Whether the context's socket lives in an enrolled pod, and in which. */
+static __always_inline int find_pod(__u64 netns_cookie, __u32 *slot)
 {
 	__u32 *found = bpf_map_lookup_elem(&pods, &netns_cookie);
 
 	if (!found)
 		return 0;
 	*slot = *found;
-	return bpf_map_lookup_elem(&slots, slot);
+	return 1;
+}
+
+/* The same, with what is captured in it; 0 when there is none. */
+static __always_inline struct slot *find_slot(__u64 netns_cookie, __u32 *slot)
+{
+	return find_pod(netns_cookie, slot) ? bpf_map_lookup_elem(&slots, slot) : 0;
 }
 
 #endif

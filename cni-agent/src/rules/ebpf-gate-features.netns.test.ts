@@ -95,14 +95,15 @@ describe("without a system call, or a part of it", () => {
 const CALL = Buffer.from([0x85, 0, 0, 0]);
 /** No kernel has as many helpers or kinds of maps. */
 const NONE_SUCH = 9_000;
-/** More than Linux has had so far: what looks like a call and is more is none. */
+/** More than Linux has had so far: what looks like a call and is more, or 0, is none. */
 const HELPERS_MAX = 300;
 
 function helperCalls(object: Buffer): Map<number, number[]> {
   const calls = new Map<number, number[]>();
   for (let at = object.indexOf(CALL); at !== -1; at = object.indexOf(CALL, at + 1)) {
     const helper = object.readUInt32LE(at + 4);
-    if (at % 8 === 0 && helper < HELPERS_MAX) calls.getOrInsertComputed(helper, () => []).push(at);
+    if (at % 8 !== 0 || helper === 0 || helper >= HELPERS_MAX) continue;
+    calls.getOrInsertComputed(helper, () => []).push(at);
   }
   return calls;
 }

@@ -7,8 +7,9 @@ import { assert } from "../process/assert.ts";
 import { readAddress, readEndpoint, u32, writeEndpoint } from "./bpf-bytes.ts";
 import { CONSTANTS, FlowFlag, STRUCTS } from "./bpf-layout.gen.ts";
 import type { BpfMap } from "./bpf-map.ts";
+import { Occupants } from "./bpf-occupants.ts";
 
-export const { BACKENDS_MAX, FLOWS_MAX } = CONSTANTS;
+export const { BACKENDS_MAX, FLOWS_MAX, FLOWS_OF_POD_MAX } = CONSTANTS;
 
 /** Where a call may go, and how often compared with the verdict's others. */
 export interface DirectBackend {
@@ -36,6 +37,8 @@ export interface DirectFlow {
   readonly service: SocketAddress | undefined;
   /** Cookie of the client's network namespace. */
   readonly netns: bigint;
+  /** The client's slot. */
+  readonly sourceSlot: number;
   /** The destination's slot. */
   readonly slot: number;
   readonly generation: number;
@@ -49,14 +52,20 @@ export interface DirectMaps {
   readonly verdicts: BpfMap;
   readonly generations: BpfMap;
   readonly flows: BpfMap;
+  readonly occupants: BpfMap;
 }
 
-export class DirectVerdicts {
+export class DirectVerdicts implements Disposable {
   readonly #maps: DirectMaps;
+  #occupants: Occupants | undefined;
 
   /** The maps stay the caller's. */
   constructor(maps: DirectMaps) {
     this.#maps = maps;
+  }
+
+  [Symbol.dispose](): void {
+    this.#occupants?.[Symbol.dispose]();
   }
 
   /** Read it before deciding: a verdict made with an older one is void. */
@@ -98,9 +107,17 @@ export class DirectVerdicts {
     return this.#maps.flows.entries(FLOWS_MAX).map(([key, value]) => decodeFlow(key, value));
   }
 
-  /** Forgets a flow whose sockets are gone. False when it was not there any more. */
+  /** Forgets a flow whose sockets are gone. False when it was not there any more. Throws SystemError. */
   forget(flow: DirectFlow): boolean {
-    return this.#maps.flows.delete(flowKey(flow));
+    if (!this.#maps.flows.delete(flowKey(flow))) return false;
+    this.#occupants ??= new Occupants(this.#maps.occupants.fd);
+    this.#occupants.giveFlowBack(flow.sourceSlot, flow.netns);
+    return true;
+  }
+
+  /** Direct connections that the pod with this slot has, as the programs count them. */
+  flowCount(slot: number): number {
+    return this.#maps.occupants.get(u32(slot))!.readInt32LE(STRUCTS.occupant.flows);
   }
 }
 
@@ -164,7 +181,8 @@ export function decodeFlow(key: Buffer, value: Buffer): DirectFlow {
     },
     service: readEndpoint(value, flow.service),
     netns: value.readBigUInt64LE(flow.netns),
-    slot: value.readUInt32LE(flow.slot),
+    sourceSlot: value.readUInt16LE(flow.source),
+    slot: value.readUInt16LE(flow.slot),
     generation: value.readUInt32LE(flow.generation),
     startedNs: value.readBigUInt64LE(flow.startedNs),
     accepted: (value.readUInt32LE(flow.flags) & FlowFlag.USED) !== 0,

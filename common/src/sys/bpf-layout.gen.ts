@@ -17,10 +17,12 @@ export const STRUCTS = {
     flags: 0,
   },
   occupant: {
-    bytes: 40,
+    bytes: 48,
     netns: 0,
     ipv4: 8,
     ipv6: 24,
+    flows: 40,
+    pad: 44,
   },
   podAddress: {
     bytes: 20,
@@ -71,6 +73,7 @@ export const STRUCTS = {
     netns: 8,
     startedNs: 16,
     slot: 24,
+    source: 26,
     generation: 28,
     flags: 32,
     service: 36,
@@ -128,7 +131,7 @@ export const MAPS = {
   occupants: {
     type: 2,
     keyBytes: 4,
-    valueBytes: 40,
+    valueBytes: 48,
     entriesMax: 1024,
   },
   addresses: {
@@ -159,7 +162,7 @@ export const MAPS = {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    entriesMax: 32,
+    entriesMax: 33,
   },
   resolvers: {
     type: 24,
@@ -247,10 +250,11 @@ export const Counter = {
   DIRECT_STALE: 25,
   DIRECT_SPOOFED: 26,
   DIRECT_INSERT_FAILED: 27,
-  DIRECT_PASSED: 28,
-  DIRECT_FAILED: 29,
-  DIRECT_ENDED: 30,
-  DIRECT_UNREPORTED: 31,
+  DIRECT_POD_FULL: 28,
+  DIRECT_PASSED: 29,
+  DIRECT_FAILED: 30,
+  DIRECT_ENDED: 31,
+  DIRECT_UNREPORTED: 32,
 } as const;
 
 /** Numbers of the C sources. */
@@ -263,7 +267,7 @@ export const CONSTANTS = {
   SOL_SOCKET: 1,
   SO_BINDTODEVICE: 25,
   SO_MARK: 36,
-  LAYOUT_VERSION: 3,
+  LAYOUT_VERSION: 4,
   SLOTS_MAX: 1024,
   LISTENERS_MAX: 4096,
   ADDRESSES_MAX: 8192,
@@ -278,5 +282,7 @@ export const CONSTANTS = {
   VERDICTS_MAX: 16384,
   BACKENDS_MAX: 8,
   FLOWS_MAX: 65536,
+  FLOWS_OF_POD_MAX: 8192,
+  FLOWS_AT_ONCE_MAX: 256,
   ENDED_BYTES: 1048576,
 } as const;

@@ -52,12 +52,13 @@ export class Steering implements Disposable {
       return [name, new BpfMap(name, fd, MAPS[name], copies)] as const;
     };
     this.#maps = new Map([...maps].map(open));
-    const [verdicts, generations, flows] = [
+    const [verdicts, generations, flows, occupants] = [
       this.#map("verdicts"),
       this.#map("generations"),
       this.#map("flows"),
+      this.#map("occupants"),
     ];
-    this.direct = new DirectVerdicts({ verdicts, generations, flows });
+    this.direct = new DirectVerdicts({ verdicts, generations, flows, occupants });
   }
 
   /**
@@ -93,7 +94,9 @@ export class Steering implements Disposable {
   enrol(netnsCookie: bigint, slot: number): void {
     this.#map("pods").set(u64(netnsCookie), u32(slot));
     this.#setOccupant(slot, (value) => {
+      if (value.readBigUInt64LE(STRUCTS.occupant.netns) === netnsCookie) return;
       value.writeBigUInt64LE(netnsCookie, STRUCTS.occupant.netns);
+      value.writeInt32LE(0, STRUCTS.occupant.flows);
     });
   }
 
@@ -244,13 +247,16 @@ export class Steering implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.direct[Symbol.dispose]();
     for (const map of this.#maps.values()) map.close();
   }
 
+  /** Not written when nothing changed: what the programs count meanwhile would be lost. */
   #setOccupant(slot: number, change: (value: Buffer) => void): void {
-    const value = this.#map("occupants").get(u32(slot))!;
+    const before = this.#map("occupants").get(u32(slot))!;
+    const value = Buffer.from(before);
     change(value);
-    this.#map("occupants").set(u32(slot), value);
+    if (!value.equals(before)) this.#map("occupants").set(u32(slot), value);
   }
 
   #map(name: MapName): BpfMap {

@@ -33,7 +33,15 @@ export interface DirectKernel {
 }
 
 /** What is used here; an agent of another version may have others besides. */
-const MAPS = ["pods", "addresses", "verdicts", "generations", "flows", "ended"] as const;
+const MAPS = [
+  "pods",
+  "occupants",
+  "addresses",
+  "verdicts",
+  "generations",
+  "flows",
+  "ended",
+] as const;
 
 /**
  * The programs of the node whose pins these are. Throws an Error that says why pods cannot be let talk

@@ -193,6 +193,7 @@ export function directFlow(
     destination,
     service: undefined,
     netns: lab.cookie("client"),
+    sourceSlot: 0,
     slot: 1,
     generation: 0,
     startedNs: process.hrtime.bigint(),
