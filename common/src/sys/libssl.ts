@@ -40,7 +40,7 @@ export const sslPeerCertificate = library.func(
 export const sslPeerChain = library.func("uintptr_t SSL_get_peer_cert_chain(uintptr_t ssl)");
 export const sslVersion = library.func("const char *SSL_get_version(uintptr_t ssl)");
 export const sslGroup = library.func("const char *SSL_get0_group_name(uintptr_t ssl)");
-/** RFC 8446 §4.6.3. Ours never ask for new keys: 2^24 records with one are still safe. Peers of tests do. */
+/** RFC 8446 §4.6.3; `type` says whether the peer's keys are to change, too. */
 export const sslKeyUpdate = library.func("int SSL_key_update(uintptr_t ssl, int type)");
 export const sslAlpn = library.func(
   "void SSL_get0_alpn_selected(uintptr_t ssl, _Out_ uintptr_t *protocol, _Out_ uint32_t *length)",

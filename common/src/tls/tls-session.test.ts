@@ -73,9 +73,9 @@ describe("a TLS session", () => {
         (sizes, pieceBytes) => {
           const sent = sizes.map((size, i) => Buffer.alloc(size, i + 1));
           const cipher = Buffer.concat(
-            sent.flatMap((bytes) => [
-              ...pieces(bytes, TlsSession.pieceBytes).map((p) => Buffer.from(client.encrypt(p))),
-            ]),
+            sent.flatMap((bytes) =>
+              pieces(bytes, TlsSession.pieceBytes).map((p) => Buffer.from(client.encrypt(p))),
+            ),
           );
           const plain = pieces(cipher, pieceBytes).map((p) => Buffer.from(server.decrypt(p)));
           expect(Buffer.concat(plain).equals(Buffer.concat(sent))).toBe(true);
@@ -115,6 +115,22 @@ describe("a TLS session", () => {
       expect(peer.decrypt(answer)?.toString()).toBe("after");
     }
   });
+});
+
+it.each([1, 3])("a key for %i records is changed before the next", (perKey) => {
+  const client = new TlsSession(clientContext, "client", perKey);
+  const server = session("server");
+  open.push(client);
+  const [, hello] = step(client, Buffer.alloc(0));
+  const [, flight] = step(server, hello);
+  step(server, step(client, flight)[1]);
+  const lengths = Array.from({ length: 8 }, () => {
+    const cipher = encrypted(client, "x");
+    expect(decrypted(server, cipher)).toBe("x");
+    return cipher.length;
+  });
+  const isLonger = lengths.map((length) => length > lengths[0]!);
+  expect(isLonger).toEqual(lengths.map((_, i) => i > 0 && i % perKey === 0));
 });
 
 describe("sessions of one thread", () => {

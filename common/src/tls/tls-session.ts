@@ -24,6 +24,7 @@ import {
   sslGroup,
   sslHandshake,
   sslHasPending,
+  sslKeyUpdate,
   sslNew,
   sslPeerCertificate,
   sslPeerChain,
@@ -51,6 +52,8 @@ const PIECE_BYTES = 64 * 1024;
 /** RFC 8446 §5.1: a record's plain bytes; and what is around them at most. */
 const RECORD_BYTES_MAX = 16 * 1024;
 const RECORD_OVERHEAD_MAX = 256;
+/** RFC 8446 §5.5: AES-GCM is safe for 2^24.5 full records with one key. Bulk reaches that in minutes. */
+const RECORDS_PER_KEY = 2 ** 23;
 const RECORD_HEADER_BYTES = 5;
 /** Of what one read brought, with a record of which the most came before. */
 const PLAIN_BYTES = SCRATCH_BYTES + RECORD_BYTES_MAX;
@@ -61,6 +64,7 @@ const CERTIFICATE_BYTES_MAX = 64 * 1024;
 // include/openssl/ssl.h
 const WANTS_BYTES = 3;
 const RECEIVED_SHUTDOWN = 2;
+const KEY_UPDATE_NOT_REQUESTED = 0;
 const X509_V_OK = 0;
 
 /** Where bytes are decrypted to and encrypted to, and OpenSSL's memory; shared by a thread's sessions. */
@@ -108,8 +112,12 @@ export class TlsSession {
   /** The next byte from the peer begins a record, and none waits inside OpenSSL. */
   #atBoundary = false;
   #ended = false;
+  readonly #recordsPerKey: number;
+  #recordsLeft: number;
 
-  constructor(context: TlsContext, role: "client" | "server") {
+  constructor(context: TlsContext, role: "client" | "server", recordsPerKey = RECORDS_PER_KEY) {
+    this.#recordsPerKey = recordsPerKey;
+    this.#recordsLeft = recordsPerKey;
     const { incoming, outgoing } = this.#bench;
     this.#ssl = sslNew(context.pointer) as Pointer;
     assert(this.#ssl !== 0, "OpenSSL has memory for a session");
@@ -167,6 +175,9 @@ export class TlsSession {
 
   /** `bytes`, at most a piece, as ciphertext, valid until the next call of any session. Throws a TlsError. */
   encrypt(bytes: Buffer): Buffer {
+    const records = Math.ceil(bytes.length / RECORD_BYTES_MAX);
+    if (records > this.#recordsLeft) this.#changeKey();
+    this.#recordsLeft -= records;
     if (sslWrite(this.#ssl, bytes, bytes.length) !== bytes.length) throw this.#failed();
     return this.takeCipher();
   }
@@ -219,6 +230,12 @@ export class TlsSession {
     assert(this.#ssl !== 0, "a session is freed once");
     sslFree(this.#ssl);
     this.#ssl = 0;
+  }
+
+  /** TLS 1.2 cannot; there the peer is old enough to live with it. */
+  #changeKey(): void {
+    this.#recordsLeft = this.#recordsPerKey;
+    if (this.protocol === "TLSv1.3") sslKeyUpdate(this.#ssl, KEY_UPDATE_NOT_REQUESTED);
   }
 
   #feed(bytes: Buffer): void {
