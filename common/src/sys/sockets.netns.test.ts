@@ -120,6 +120,19 @@ describe("sockets in another network namespace", () => {
     server.close();
   });
 
+  it("connects from a foreign address by a port that an application may listen on", async () => {
+    const server = await serve("10.9.9.1", 4004);
+    const { socket } = await connectTcp(netns.fd, {
+      destination: { ip: ip("10.9.9.1"), port: 4004 },
+      spoof: { ip: ip("192.0.2.7"), port: 0 },
+      mark: 0x111,
+      timeoutMs: 2000,
+    });
+    const application = await serve("::", socket.localPort!);
+    for (const each of [application, server]) each.close();
+    socket.destroy();
+  });
+
   it("connects from a foreign address whose next odd ports are taken", async () => {
     const server = await serve("10.9.9.1", 4003);
     const before = nextSpoofedPort();

@@ -190,7 +190,10 @@ export function bindSpoofed(fd: number, source: SocketAddress, family: IpFamily)
       family === 4 ? [linux.SOL_IP, linux.IP_FREEBIND] : [linux.SOL_IPV6, linux.IPV6_FREEBIND];
     setInt(fd, freebind[0]!, freebind[1]!, 1);
     for (let tried = 0; tried < SPOOFED_PORTS_TRIED; tried++) {
-      if (bindTo(fd, ip, port === 0 ? nextSpoofedPort() : port)) return true;
+      if (!bindTo(fd, ip, port === 0 ? nextSpoofedPort() : port)) continue;
+      // Not before: two of ours would share the port. Now applications that do the same may listen on it.
+      setInt(fd, linux.SOL_SOCKET, linux.SO_REUSEADDR, 1);
+      return true;
     }
     setInt(fd, linux.SOL_IP, linux.IP_BIND_ADDRESS_NO_PORT, 1);
   } catch {
