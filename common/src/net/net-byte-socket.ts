@@ -1,5 +1,4 @@
-// A ByteSocket over a Node socket, by public interfaces only: where Node's internals are not what we
-// know, and for sockets that were made as Node sockets.
+// A ByteSocket over a Node socket, by public interfaces only: for what was made as one.
 
 import type net from "node:net";
 import { Duplex } from "node:stream";

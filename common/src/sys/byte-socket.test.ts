@@ -8,7 +8,9 @@ import { parseIp } from "../net/ip.ts";
 import { NetByteSocket } from "../net/net-byte-socket.ts";
 import { SCRATCH_BYTES } from "../net/scratch.ts";
 import { acceptBytes, type ByteListener } from "./accept-bytes.ts";
+import { fdLoop } from "./fd-loop.ts";
 import { FdSocket } from "./fd-socket.ts";
+import { closeFd } from "./libc.ts";
 import { ByteDialer } from "./byte-dialer.ts";
 import { listenTcp, localPort } from "./sockets.ts";
 
@@ -280,6 +282,24 @@ describe("connecting for bytes", () => {
     expect(recorder.bytes.toString()).toBe("hello");
     first.socket.destroy();
     socket.destroy();
+  });
+
+  it("gives up when the peer has no room for too long, and leaves nothing behind", async () => {
+    const fd = listenTcp(undefined, { address: { ip, port: 0 }, backlog: 0 });
+    cleanups.push(() => closeFd(fd));
+    const destination = { ip, port: localPort(fd) };
+    const dialer = new ByteDialer(undefined);
+    const first = await dialer.connect({ destination, timeoutMs: 1_000 });
+    const before = fdLoop().size;
+    const second = dialer.connect({ destination, timeoutMs: 20 });
+    expect(fdLoop().size).toBe(before + 1);
+    await expect(second).rejects.toMatchObject({
+      code: "ETIMEDOUT",
+      message: `connect to 127.0.0.1:${destination.port} timed out`,
+    });
+    expect(fdLoop().size).toBe(before);
+    dialer.close();
+    first.socket.destroy();
   });
 
   it("fails with errno's name", async () => {
