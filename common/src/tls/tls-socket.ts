@@ -83,16 +83,17 @@ export class TlsSocket implements ByteSocket, ByteSocketHandler {
 
   write(bytes: Buffer, more = false): boolean {
     if (this.destroyed || this.#endSent) return true;
-    let open = true;
     try {
+      if (bytes.length <= TlsSession.pieceBytes) return this.#writePiece(bytes, more);
+      let open = true;
       for (let at = 0; at < bytes.length; at += TlsSession.pieceBytes) {
-        const piece = bytes.subarray(at, at + TlsSession.pieceBytes);
-        open = this.#below.write(this.#session.encrypt(piece), more);
+        open = this.#writePiece(bytes.subarray(at, at + TlsSession.pieceBytes), more);
       }
+      return open;
     } catch (error) {
       this.#fail(error);
+      return true;
     }
-    return open;
   }
 
   end(): void {
@@ -188,6 +189,10 @@ export class TlsSocket implements ByteSocket, ByteSocketHandler {
 
   #send(cipher: Buffer): void {
     if (cipher.length > 0) this.#below.write(cipher);
+  }
+
+  #writePiece(piece: Buffer, more: boolean): boolean {
+    return this.#below.write(this.#session.encrypt(piece), more);
   }
 
   #sayGoodbye(): void {
