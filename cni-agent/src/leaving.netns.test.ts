@@ -2,6 +2,7 @@
 // and no byte that was meant for ztunnel gets out in plain text.
 
 import type net from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { AgentLab, POD } from "./testing/agent-lab.ts";
 import type { FakeZtunnel } from "./testing/fake-ztunnel.ts";
@@ -84,6 +85,22 @@ describe("a pod that leaves", () => {
     await talk(app, served);
     expect(ztunnel.log).not.toContain("del uid-1");
     app.destroy();
+  });
+
+  it("leaves once, though its object changes all the time", async () => {
+    await captured(SHORT);
+    const told = (what: string) => lab.lines.filter((line) => line.includes(`"${what}"`)).length;
+    await lab.setMode("none");
+    for (let i = 0; lab.capture !== undefined || i < 10; i++) {
+      await lab.setAnnotation("example.com/changes", `${i}`);
+      await pause(5);
+    }
+    for (let i = 0; i < 20; i++) {
+      await lab.setAnnotation("example.com/changes", `later ${i}`);
+      await pause(5);
+    }
+    await lab.app.stop();
+    expect([told("pod is to leave the mesh"), told("pod left the mesh")]).toEqual([1, 1]);
   });
 
   it("is done with at once when it is deleted meanwhile", async () => {

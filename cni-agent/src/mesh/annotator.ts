@@ -25,7 +25,10 @@ export interface PodAnnotator {
 }
 
 /** Whether the pod's object says so already. */
-export function hasMarks({ annotations }: PodView, { redirection, capture }: PodMarks): boolean {
+export function hasMarks(
+  { annotations }: PodView,
+  { redirection, capture }: Readonly<Record<keyof PodMarks, string | undefined>>,
+): boolean {
   return (
     annotations[REDIRECTION_ANNOTATION] === redirection &&
     annotations[CAPTURE_ANNOTATION] === capture

@@ -10,7 +10,7 @@ import { failureCode } from "../errors.ts";
 import type { AgentMetrics } from "../metrics.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
 import type { NodeModel } from "./node-model.ts";
-import { CAPTURE_ANNOTATION, REDIRECTION_ANNOTATION } from "./annotator.ts";
+import { CAPTURE_ANNOTATION, hasMarks, REDIRECTION_ANNOTATION } from "./annotator.ts";
 import type { PodRepair } from "./pod-repair.ts";
 import type { PodMesh } from "./pod-mesh.ts";
 import type { PodView } from "./pod-view.ts";
@@ -47,6 +47,8 @@ export class Reconciler {
   readonly #touched = new Map<string, { again: boolean }>();
   /** Pods that are being let go, with when they are due again. */
   readonly #departures = new Map<string, Timer>();
+  /** Pods that have left, as they were then, until their objects say so: what says else is older. */
+  readonly #left = new Map<string, PodView>();
   #auditTimer: Timer | undefined;
   /** Before the start's own pass is over, events only update the model. */
   #started = false;
@@ -204,13 +206,22 @@ export class Reconciler {
       metrics.events.inc({ type: "delete" });
       await mesh.leave({ ...former, deleting: true }, false);
     }
-    if (pod === undefined) return;
+    if (pod === undefined) return void this.#left.delete(key);
     const decision = this.#decide(pod);
+    if (decision.enrolled || !this.#isOutdated(pod)) this.#left.delete(key);
     const known = mesh.pod(pod.uid) !== undefined;
     if (decision.enrolled) {
       if (!audit) metrics.events.inc({ type: known ? "update" : "add" });
       await mesh.join(pod, audit);
-    } else if (known || isAnnotated(pod)) await this.#letGo(pod, decision);
+    } else if (known || (isAnnotated(pod) && !this.#left.has(key))) {
+      await this.#letGo(pod, decision);
+    }
+  }
+
+  /** What we wrote when it left cannot be seen yet: it bears the marks that it bore then. */
+  #isOutdated(pod: PodView): boolean {
+    const left = this.#left.get(pod.key);
+    return left?.uid === pod.uid && isAnnotated(pod) && hasSameMarks(left, pod);
   }
 
   async #letGo(pod: PodView, { reason, message }: Enrolment): Promise<void> {
@@ -222,10 +233,17 @@ export class Reconciler {
     const restMs = await mesh.leave(pod, !pod.terminal);
     this.#departures.get(pod.key)?.cancel();
     this.#departures.delete(pod.key);
-    if (restMs === 0) return;
+    if (restMs === 0) return void this.#left.set(pod.key, pod);
     const again = clock.after(restMs, () => this.#queue.add(pod.key));
     this.#departures.set(pod.key, again);
   }
+}
+
+function hasSameMarks({ annotations }: PodView, other: PodView): boolean {
+  return hasMarks(other, {
+    redirection: annotations[REDIRECTION_ANNOTATION],
+    capture: annotations[CAPTURE_ANNOTATION],
+  });
 }
 
 /** An agent, this one or an earlier one, has begun something with the pod. */
