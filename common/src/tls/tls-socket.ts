@@ -24,6 +24,7 @@ export class TlsSocket implements ByteSocket, ByteSocketHandler {
   #readEnded = false;
   #endSent = false;
   #failure: Error | undefined;
+  #closed = false;
 
   /** `below` is connected and nobody else reads or writes it. */
   constructor(below: ByteSocket, context: TlsContext, role: "client" | "server") {
@@ -40,6 +41,8 @@ export class TlsSocket implements ByteSocket, ByteSocketHandler {
     return new Promise((resolve, reject) => {
       const settle: Settle = (error) => (error === undefined ? resolve() : reject(error));
       this.#settle = settle;
+      // It may have been closed while nobody listened.
+      if (this.#below.destroyed) return queueMicrotask(() => this.onClose());
       this.#below.resume();
       this.#step(undefined);
     });
@@ -139,6 +142,8 @@ export class TlsSocket implements ByteSocket, ByteSocketHandler {
   }
 
   onClose(error?: Error): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#session.free();
     this.#failure ??= error;
     this.#refuse(this.#failure?.message ?? "the peer closed during the TLS handshake");
