@@ -1,5 +1,5 @@
 // `npm run bench`: every contender in one run, interleaved, medians and ratios. Options:
-//   --seconds N (per figure, 4)  --rounds N (3)  --peer-ztunnel PATH  --json
+//   --rounds N (9)  --seconds N (each contender's turn in a round, 1)  --peer-ztunnel PATH  --json
 //   --baseline FOLDER (another checkout of this repository)  --only TEXT (of a contender's name)
 //   --rows KEY,… (of load.ts)  --memory (resident memory instead of speed)
 // README.md says what the figures mean and what was tried.
@@ -49,8 +49,8 @@ const WARM_UP_SECONDS = 3;
 await runMain(async () => {
   const { values } = parseArgs({
     options: {
-      seconds: { type: "string", default: "4" },
-      rounds: { type: "string", default: "3" },
+      seconds: { type: "string", default: "1" },
+      rounds: { type: "string", default: "9" },
       "peer-ztunnel": { type: "string" },
       baseline: { type: "string" },
       only: { type: "string" },
@@ -132,47 +132,76 @@ interface Plan {
   readonly quiet: boolean;
 }
 
+/** A contender in a network of its own, with servers of its own. */
+interface Stage {
+  readonly contender: Contender;
+  readonly topology: Topology;
+  readonly pids: readonly number[];
+  down(): Promise<void>;
+}
+
+async function raise(contender: Contender): Promise<Stage> {
+  const topology = new Topology();
+  topology.up();
+  try {
+    const stopServers = await startServers(topology);
+    const running = await contender.start(topology);
+    const pids = running.processes.map(({ pid }) => pid!);
+    const down = async () => {
+      topology.cgroup.enter();
+      await running.stop();
+      await stopServers();
+      topology.down();
+    };
+    topology.cgroup.leave();
+    return { contender, topology, pids, down };
+  } catch (error) {
+    topology.down();
+    throw error;
+  }
+}
+
+/** All of them stand side by side and take turns, so that what the machine does besides hits all alike. */
 async function measure(
   contenders: readonly Contender[],
   rows: readonly Row[],
   { seconds, rounds, quiet }: Plan,
 ): Promise<Samples> {
-  const topology = new Topology();
+  const stages: Stage[] = [];
   const samples: Samples = new Map();
-  let stopServers = () => Promise.resolve();
-  topology.up();
   try {
-    stopServers = await startServers(topology);
-    for (let round = 1; round <= rounds; round++) {
-      for (const contender of contenders) {
-        if (!quiet) console.log(`round ${round}/${rounds}: ${contender.name}`);
-        const running = await contender.start(topology);
-        const pids = running.processes.map(({ pid }) => pid!);
-        for (const row of rows) {
-          samples
-            .getOrInsertComputed(`${contender.name}\n${row.name}`, (): Sample[] => [])
-            .push(sample(row, topology, seconds, pids));
+    for (const contender of contenders) stages.push(await raise(contender));
+    for (const row of rows) {
+      if (!quiet) console.log(`${row.name}: ${rounds} rounds of ${stages.length} contenders`);
+      for (const stage of stages) sample(row, stage, row.warmUpSeconds ?? WARM_UP_SECONDS);
+      for (let round = 0; round < rounds; round++) {
+        for (const stage of turns(stages, round)) {
+          const key = `${stage.contender.name}\n${row.name}`;
+          samples.getOrInsertComputed(key, (): Sample[] => []).push(sample(row, stage, seconds));
         }
-        await running.stop();
       }
     }
   } finally {
-    await stopServers();
-    topology.down();
+    for (const stage of stages) await stage.down();
   }
   return samples;
 }
 
-function sample(row: Row, topology: Topology, seconds: number, pids: readonly number[]): Sample {
-  row.measure(topology, SERVER_IP, row.warmUpSeconds ?? WARM_UP_SECONDS);
-  const cgroup = topology.cgroup.folder;
-  const [before, beforeOfAll] = [cpuMicroseconds(pids), cgroupMicroseconds(cgroup)];
+/** Another order in each round: who comes first, and who comes after whom. */
+function turns(stages: readonly Stage[], round: number): Stage[] {
+  const first = round % stages.length;
+  const order = [...stages.slice(first), ...stages.slice(0, first)];
+  return round % 2 === 0 ? order : order.reverse();
+}
+
+function sample(row: Row, { topology, pids }: Stage, seconds: number): Sample {
+  const { cgroup } = topology;
+  cgroup.enter();
+  const [before, beforeOfAll] = [cpuMicroseconds(pids), cgroupMicroseconds(cgroup.folder)];
   const { value, work } = row.measure(topology, SERVER_IP, seconds);
-  return {
-    value,
-    cpu: (cpuMicroseconds(pids) - before) / work,
-    cpuOfAll: (cgroupMicroseconds(cgroup) - beforeOfAll) / work,
-  };
+  const [after, afterOfAll] = [cpuMicroseconds(pids), cgroupMicroseconds(cgroup.folder)];
+  cgroup.leave();
+  return { value, cpu: (after - before) / work, cpuOfAll: (afterOfAll - beforeOfAll) / work };
 }
 
 async function compareMemory(contenders: readonly Contender[], json: boolean): Promise<void> {

@@ -1,5 +1,5 @@
-// The bench's network: a client's and a server's namespace joined by one veth pair, and a third for a
-// node's shared ztunnel. Names carry the process id; everything is removed at the end.
+// A contender's network: a client's and a server's namespace joined by one veth pair, and a third for a
+// node's shared ztunnel. Names carry the process id and a number; everything is removed at the end.
 
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { NodeCgroup } from "../src/testing/node-cgroup.ts";
@@ -19,9 +19,10 @@ const sh = (script: string): void =>
   void execFileSync("sh", ["-ec", script], { stdio: ["ignore", "ignore", "pipe"] });
 
 export class Topology {
+  static #made = 0;
   /** All that is measured lives in it, for every contender alike. */
   readonly cgroup = new NodeCgroup();
-  readonly #prefix = `ambit-bench-${process.pid}`;
+  readonly #prefix = `ambit-bench-${process.pid}-${Topology.#made++}`;
 
   netns(place: Place): string {
     return `${this.#prefix}-${place}`;

@@ -25,6 +25,16 @@ export class NodeCgroup {
     moveTo(this.#apps);
   }
 
+  /** This process is one of its pods' again. */
+  enter(): void {
+    moveTo(this.#apps);
+  }
+
+  /** This process is back where it was before. */
+  leave(): void {
+    moveTo(this.#home);
+  }
+
   /** What `start` starts is ztunnel's. */
   startProxy<T>(start: () => T): T {
     moveTo(this.ztunnel);
@@ -37,7 +47,7 @@ export class NodeCgroup {
 
   /** No other process may be left in it. */
   remove(): void {
-    moveTo(this.#home);
+    this.leave();
     for (const folder of [this.#apps, this.ztunnel, this.folder]) rmdirSync(folder);
   }
 }
