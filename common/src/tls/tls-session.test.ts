@@ -117,6 +117,22 @@ describe("a TLS session", () => {
   });
 });
 
+it("a handshake larger than a piece leaves the next pieces as they are", () => {
+  const certificate = issue("server");
+  const intermediatesPem = Array<string>(160).fill(ca.rootPem);
+  const context = DEFAULT_TLS_POLICY.contextFor({ ...certificate, intermediatesPem });
+  const [client, server] = [session("client"), new TlsSession(context, "server")];
+  open.push(server);
+  const [, flight] = step(server, step(client, Buffer.alloc(0))[1]);
+  expect(flight.length).toBeGreaterThan(TlsSession.pieceBytes);
+  expect(step(server, step(client, flight)[1])[0]).toBe(true);
+  for (const bytes of [1, 4096, 4097, TlsSession.pieceBytes].map((size) => Buffer.alloc(size, 7))) {
+    expect(Buffer.from(client.decrypt(Buffer.from(server.encrypt(bytes)))).equals(bytes)).toBe(
+      true,
+    );
+  }
+});
+
 it.each([1, 3])("a key for %i records is changed before the next", (perKey) => {
   const client = new TlsSession(clientContext, "client", perKey);
   const server = session("server");

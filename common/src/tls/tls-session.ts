@@ -184,6 +184,17 @@ export class TlsSession {
 
   /** What OpenSSL wants sent by itself; valid until the next call of any session. */
   takeCipher(): Buffer {
+    const { cipher } = this.#bench;
+    const bytes = this.#readCipher();
+    if (bytes.length < cipher.length) return bytes;
+    // A handshake with a long chain. None of it may be left for others.
+    const parts: Buffer[] = [];
+    for (let part = bytes; part.length > 0; part = this.#readCipher())
+      parts.push(Buffer.from(part));
+    return Buffer.concat(parts);
+  }
+
+  #readCipher(): Buffer {
     const { cipher, cipherAddress, outgoing } = this.#bench;
     const count = bioRead(outgoing, cipherAddress, cipher.length) as number;
     return cipher.subarray(0, Math.max(count, 0));
