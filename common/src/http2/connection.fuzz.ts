@@ -1,8 +1,7 @@
 // Any bytes from a peer, in either role: the connection answers or ends, and never holds more than its bounds.
 
-import { Duplex } from "node:stream";
+import type { ByteSocket } from "../net/byte-socket.ts";
 import { assert } from "../process/assert.ts";
-import { asByteSocket } from "../net/net-byte-socket.ts";
 import { FakeClock } from "../testing/fake-clock.ts";
 import { Http2Connection } from "./connection.ts";
 import { DEFAULT_LIMITS } from "./limits.ts";
@@ -27,10 +26,9 @@ export function fuzz(data: Uint8Array): void {
 }
 
 function feed(role: "client" | "server", data: Buffer): void {
-  const socket = new Duplex({ read: () => undefined, write: (_chunk, _encoding, done) => done() });
-  socket.on("error", () => undefined);
+  const socket = sink();
   const connection = new Http2Connection(
-    asByteSocket(socket),
+    socket,
     {
       role,
       streamWindowBytes: 65_535,
@@ -48,8 +46,27 @@ function feed(role: "client" | "server", data: Buffer): void {
     },
   );
   const middle = Math.floor(data.length / 2);
-  socket.emit("data", data.subarray(0, middle));
-  socket.emit("data", data.subarray(middle));
+  socket.handler?.onBytes(data.subarray(0, middle));
+  socket.handler?.onBytes(data.subarray(middle));
   assert(connection.activeStreams <= 10, "streams stay within their bound");
   connection.destroy();
+}
+
+/** Takes everything at once, and keeps nothing. */
+function sink(): ByteSocket {
+  const ignore = () => undefined;
+  return {
+    handler: undefined,
+    destroyed: false,
+    remote: undefined,
+    local: undefined,
+    fd: -1,
+    resume: ignore,
+    pause: ignore,
+    write: () => true,
+    end: ignore,
+    endAndClose: ignore,
+    destroy: ignore,
+    reset: ignore,
+  };
 }
