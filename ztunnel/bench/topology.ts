@@ -1,5 +1,5 @@
-// A contender's network: a client's and a server's namespace joined by one veth pair, and a third for a
-// node's shared ztunnel. Names carry the process id and a number; everything is removed at the end.
+// A contender's network: a client's and a server's namespace on a bridge in a third, the node's, where a shared
+// ztunnel runs, too. Names carry the process id and a number; everything is removed at the end.
 
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { NodeCgroup } from "../src/testing/node-cgroup.ts";
@@ -36,9 +36,12 @@ export class Topology {
         ip netns exec $n sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1 \
           net.netfilter.nf_conntrack_tcp_timeout_time_wait=${CLOSED_TRACKED_SECONDS}
       done
-      ip link add eth0 netns ${client} type veth peer name eth0 netns ${server}
-      ip -n ${client} addr add ${CLIENT_IP}/24 dev eth0; ip -n ${server} addr add ${SERVER_IP}/24 dev eth0
-      for n in ${client} ${server}; do ip -n $n link set eth0 up; ip -n $n route add default dev eth0; done`);
+      ip -n ${node} link add pods type bridge; ip -n ${node} link set pods up
+      for pod in ${client}=${CLIENT_IP} ${server}=${SERVER_IP}; do
+        n=\${pod%=*}; ip link add eth0 netns $n type veth peer name pod-\${n##*-} netns ${node}
+        ip -n ${node} link set pod-\${n##*-} up master pods
+        ip -n $n addr add \${pod#*=}/24 dev eth0; ip -n $n link set eth0 up; ip -n $n route add default dev eth0
+      done`);
   }
 
   down(): void {
