@@ -2,6 +2,7 @@
 // the end of the event-loop turn when much does or many streams are active (batching).
 
 import type { ByteSocket } from "../net/byte-socket.ts";
+import { atTurnEnd } from "../process/turn-end.ts";
 import { FrameOutput } from "./frame-output.ts";
 import { Flag, FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
 
@@ -115,7 +116,7 @@ export class FrameWriter {
     if (this.#scheduled === "turn" || this.#output.busy) return;
     if (this.#activeStreams() > BATCH_STREAMS || this.#output.filledBytes > BATCH_BYTES) {
       this.#scheduled = "turn";
-      setImmediate(this.#onTurn);
+      atTurnEnd(this.#onTurn);
     } else if (this.#scheduled === "none") {
       this.#scheduled = "tick";
       process.nextTick(this.#onTick);

@@ -1,7 +1,8 @@
 // The loop's promises to its targets: what each hears, in which order, and what it never hears.
 
-import { afterEach, expect, it } from "vitest";
-import { EPOLLET, EPOLLIN, FdLoop } from "./fd-loop.ts";
+import { afterEach, describe, expect, it } from "vitest";
+import { atTurnEnd } from "../process/turn-end.ts";
+import { EPOLLET, EPOLLIN, FdLoop, STAY_MS } from "./fd-loop.ts";
 import { call, closeFd } from "./libc.ts";
 import { handleWake } from "./loop-wake.ts";
 import { uncaught } from "../testing/uncaught.ts";
@@ -156,3 +157,91 @@ it("says which descriptor cannot be watched", () => {
   );
   expect(loop.size).toBe(0);
 });
+
+/** One descriptor that is ready again and again; says how often it was by the time `stop` is called. */
+function keepBusy(loop: FdLoop, step: (nth: number, stop: () => void) => void): Promise<number> {
+  const fd = eventFd();
+  const { promise, resolve } = Promise.withResolvers<number>();
+  let nth = 0;
+  let stopped = false;
+  const stop = () => {
+    stopped = true;
+    resolve(nth);
+  };
+  loop.add(fd, EPOLLIN | EPOLLET, {
+    onReady: () => {
+      if (stopped) return;
+      step(++nth, stop);
+      signal(fd);
+    },
+  });
+  signal(fd);
+  return promise;
+}
+
+describe("a loop whose descriptors are ready again and again", () => {
+  it("waits for them itself, and leaves Node its turn now and then", async () => {
+    const startMs = performance.now();
+    const times = await keepBusy(new FdLoop(), (nth, stop) => {
+      if (nth === 2) setImmediate(stop);
+    });
+    expect(times).toBeGreaterThan(50);
+    expect(performance.now() - startMs).toBeGreaterThanOrEqual(STAY_MS);
+  });
+
+  it("leaves Node its turn at once for a descriptor that it is told to heed", async () => {
+    const loop = new FdLoop();
+    const heeded = eventFd();
+    using _ = loop.heed(heeded);
+    const times = await keepBusy(loop, (nth, stop) => {
+      if (nth !== 10) return;
+      setImmediate(stop);
+      signal(heeded);
+    });
+    expect(times).toBe(11);
+  });
+
+  it("settles promises after each wake, and then does what was put off to its end", async () => {
+    const heard: string[] = [];
+    await keepBusy(new FdLoop(), (nth, stop) => {
+      if (nth > 3) return stop();
+      heard.push(`${nth}`);
+      atTurnEnd(() => {
+        heard.push("end");
+        void Promise.resolve().then(() => heard.push("promise of the end"));
+      });
+      void Promise.resolve().then(() => heard.push("promise"));
+    });
+    const each = (nth: number) => [`${nth}`, "promise", "end", "promise of the end"];
+    expect(heard).toEqual([...each(1), ...each(2), ...each(3)]);
+  });
+
+  it("goes on after an uncaught exception, and does what was put off", async () => {
+    using errors = uncaught();
+    let put = 0;
+    await keepBusy(new FdLoop(), (nth, stop) => {
+      if (nth > 6) return stop();
+      atTurnEnd(() => put++);
+      if (nth % 2 === 0) process.nextTick(() => throwing(nth));
+    });
+    await expect.poll(() => put).toBe(6);
+    expect(errors.messages).toEqual(["of 2", "of 4", "of 6"]);
+  });
+
+  it("counts how long it has waited, which Node takes for work", async () => {
+    const loop = new FdLoop();
+    const before = performance.eventLoopUtilization();
+    const shared = new Float64Array(new SharedArrayBuffer(8));
+    loop.countWaits(shared);
+    await keepBusy(loop, (nth, stop) => {
+      if (nth === 3) stop();
+    });
+    await expect.poll(() => shared[0]).toBeGreaterThan(STAY_MS - 1);
+    expect(loop.waitedMs).toBe(shared[0]);
+    expect(performance.eventLoopUtilization(before).active).toBeGreaterThan(loop.waitedMs);
+  });
+});
+
+function throwing(nth: number): never {
+  throw new Error(`of ${nth}`);
+}

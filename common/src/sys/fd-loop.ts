@@ -1,7 +1,17 @@
 // The descriptors that Node's event loop does not know: those of the byte path, and those of kinds it
 // cannot watch. All of a thread's are in one epoll instance, so that a wake of the event loop costs one
 // system call for all that are ready, and none of them a call from Node into JavaScript of its own.
+// While they are ready again and again, the loop waits for them itself (`#stay`), and Node's gets its turn
+// now and then: a turn of Node's costs as much as what it takes to pass on a request.
 
+import { throwLater } from "../process/throw-later.ts";
+import {
+  atTurnEnd,
+  holdTurns,
+  releaseTurns,
+  runTurnEnd,
+  turnEndWaits,
+} from "../process/turn-end.ts";
 import { epollCtl, epollWait } from "./byte-calls.ts";
 import { addressOf, lastErrno, SystemError } from "./libc.ts";
 import { handleWake, type LoopWake, type MakeWake, threadWake } from "./loop-wake.ts";
@@ -22,9 +32,22 @@ const EPOLL_CTL_MOD = 3;
 /** Taken from the kernel per wake; what else is ready comes in the next turn, as do Node's own events. */
 const EVENTS_MAX = 128;
 
+/**
+ * We stay when one wake follows another within that time, and leave when nothing has come for as long, or
+ * for twice as long when something has: so late Node's own events and timers can be. It is two ticks of
+ * a kernel's clock: to wait for less costs it two changes of its timer, as much as a send.
+ */
+export const STAY_MS = 8;
+
 /** struct epoll_event in 32-bit words: events, then 64 bits of ours. Packed on x86-64 alone. */
 const DATA_AT = process.arch === "x64" ? 1 : 2;
 const EVENT_WORDS = DATA_AT + 2;
+
+/**
+ * Runs Node's queues of ticks and promises, as Node does when a callback of its own returns. A Node that
+ * has no such function gets its turn after each wake.
+ */
+const runTicks = (process as { _tickCallback?: () => void })._tickCallback;
 
 /** Whose descriptor it is. */
 export interface FdTarget {
@@ -50,6 +73,9 @@ export class FdLoop {
   readonly #soon: FdTarget[] = [];
   #later: FdTarget[] = [];
   #telling = false;
+  #lastMs = -Infinity;
+  #nodeIsReady = false;
+  #waitedMs: Float64Array = new Float64Array(1);
 
   constructor(makeWake: MakeWake = handleWake() ?? threadWake) {
     this.#wake = makeWake(() => this.#onWake());
@@ -59,6 +85,17 @@ export class FdLoop {
   /** How many descriptors are watched. While there are any, the process stays alive. */
   get size(): number {
     return this.#count;
+  }
+
+  /** How long the loop has waited by itself, which Node takes for time that the thread was busy. */
+  get waitedMs(): number {
+    return this.#waitedMs[0]!;
+  }
+
+  /** From now on it counts that there, where another thread may look. */
+  countWaits(ms: Float64Array<SharedArrayBuffer>): void {
+    ms[0] = this.waitedMs;
+    this.#waitedMs = ms;
   }
 
   /** Watches a descriptor from now on; returns its slot. Throws SystemError. */
@@ -113,14 +150,62 @@ export class FdLoop {
     else this.later(target);
   }
 
-  /** Calls it once without an event in the next check phase of the event loop. */
+  /** Calls it once without an event at the end of this turn of the event loop. */
   later(target: FdTarget): void {
-    if (this.#later.length === 0) setImmediate(runLater, this);
+    if (this.#later.length === 0) atTurnEnd(this.#tellLater);
     this.#later.push(target);
   }
 
+  /**
+   * Node watches this descriptor itself. As soon as it can be read, Node's event loop gets its turn, however
+   * busy ours are. Until it is disposed of, before the descriptor is closed. Throws SystemError.
+   */
+  heed(fd: number): Disposable {
+    const onReady = () => void (this.#nodeIsReady = true);
+    const slot = this.add(fd, EPOLLIN | EPOLLET, { onReady });
+    let heeded = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (heeded) this.unwatch(fd, slot);
+        heeded = false;
+      },
+    };
+  }
+
   #onWake(): void {
-    const count = epollWait(this.#wake.epoll, this.#eventsAddress, EVENTS_MAX, 0);
+    const wokeMs = performance.now();
+    this.#nodeIsReady = false;
+    holdTurns();
+    try {
+      this.#tell(this.#take(0));
+      if (runTicks !== undefined && wokeMs - this.#lastMs < STAY_MS) this.#stay();
+    } finally {
+      releaseTurns();
+    }
+    this.#lastMs = performance.now();
+  }
+
+  /** Waits for what comes next, and tells of it, until it is Node's turn. */
+  #stay(): void {
+    let nowMs = performance.now();
+    const untilMs = nowMs + STAY_MS;
+    while (nowMs < untilMs && !this.#nodeIsReady && this.#count > 0) {
+      const waits = !turnEndWaits();
+      const count = this.#take(waits ? STAY_MS : 0);
+      this.#waitedMs[0]! += performance.now() - nowMs;
+      if (count <= 0 && waits) return;
+      this.#tell(count);
+      nowMs = performance.now();
+    }
+  }
+
+  /** How many descriptors are ready, after `timeoutMs` at most; below 0: interrupted. */
+  #take(timeoutMs: number): number {
+    return epollWait(this.#wake.epoll, this.#eventsAddress, EVENTS_MAX, timeoutMs);
+  }
+
+  /** A whole turn: the events, ticks and promises, and what was put off to its end. */
+  #tell(count: number): void {
     this.#telling = true;
     for (let at = 0; at < count * EVENT_WORDS; at += EVENT_WORDS) {
       const slot = this.#events[at + DATA_AT]!;
@@ -129,6 +214,11 @@ export class FdLoop {
     }
     this.#telling = false;
     if (this.#soon.length > 0) this.#tellSoon();
+    if (runTicks === undefined) return;
+    runTicks();
+    if (!turnEndWaits()) return;
+    runTurnEnd();
+    runTicks();
   }
 
   #tellSoon(): void {
@@ -136,17 +226,13 @@ export class FdLoop {
     this.#soon.length = 0;
   }
 
-  /** For the immediate. */
-  runLater(): void {
+  readonly #tellLater = (): void => {
     const targets = this.#later;
     this.#later = [];
     for (const target of targets) tell(target, 0);
-  }
+  };
 }
 
-function runLater(loop: FdLoop): void {
-  loop.runLater();
-}
 /** What one target throws must not keep the event from the others. */
 function tell(target: FdTarget, events: number): void {
   try {
@@ -156,19 +242,15 @@ function tell(target: FdTarget, events: number): void {
   }
 }
 
-/** Makes it an uncaught exception, once whoever is running has returned. */
-export function throwLater(error: unknown): void {
-  process.nextTick(rethrow, error);
-}
-
-function rethrow(error: unknown): never {
-  throw error;
-}
-
 let own: FdLoop | undefined;
 
 /** This thread's, made at first use. */
 export function fdLoop(): FdLoop {
   own ??= new FdLoop();
   return own;
+}
+
+/** See `waitedMs`; of this thread. */
+export function waitedMs(): number {
+  return own?.waitedMs ?? 0;
 }

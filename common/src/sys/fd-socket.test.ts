@@ -9,6 +9,7 @@ import type { ByteSocket, ByteSocketHandler } from "../net/byte-socket.ts";
 import { parseIp } from "../net/ip.ts";
 import { readBuffer, SCRATCH_BYTES } from "../net/scratch.ts";
 import { errorCode } from "../process/errors.ts";
+import { atTurnEnd } from "../process/turn-end.ts";
 import { uncaught } from "../testing/uncaught.ts";
 import { acceptBytes } from "./accept-bytes.ts";
 import { fdLoop } from "./fd-loop.ts";
@@ -184,7 +185,7 @@ it("lets others have their turn although its buffer is always full", async () =>
   const perTurn: number[] = [0];
   const count = () => {
     perTurn.push(0);
-    if (!done) setImmediate(count);
+    if (!done) atTurnEnd(count);
   };
   let done = false;
   log(busy.socket, {
@@ -198,7 +199,7 @@ it("lets others have their turn although its buffer is always full", async () =>
   busy.socket.resume();
   other.socket.resume();
   other.peer.write("x");
-  setImmediate(count);
+  atTurnEnd(count);
   expect(await answer.promise).toBe(false);
   await expect.poll(() => done).toBe(true);
   // An event and what was asked for can come within one turn.

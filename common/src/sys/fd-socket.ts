@@ -5,6 +5,8 @@ import { getSystemErrorMessage, getSystemErrorName } from "node:util";
 import type { ByteSocket, ByteSocketHandler } from "../net/byte-socket.ts";
 import { readBuffer, releaseScratch, takeScratch } from "../net/scratch.ts";
 import type { SocketAddress } from "../net/socket-address.ts";
+import { throwLater } from "../process/throw-later.ts";
+import { atTurnEnd } from "../process/turn-end.ts";
 import { close, recvAt, send, shutdown } from "./byte-calls.ts";
 import { EAGAIN, EBADF } from "./constants.ts";
 import {
@@ -18,7 +20,6 @@ import {
   type FdLoop,
   fdLoop,
   type FdTarget,
-  throwLater,
 } from "./fd-loop.ts";
 import { addressOf, lastErrno, SystemError } from "./libc.ts";
 import { nameOf, resetOnClose } from "./sockets.ts";
@@ -242,7 +243,7 @@ export class FdSocket implements ByteSocket, FdTarget {
   #hold(): void {
     if (this.#held || this.#filling === undefined) return;
     this.#held = true;
-    if (held.length === 0) setImmediate(flushHeld);
+    if (held.length === 0) atTurnEnd(flushHeld);
     held.push(this);
   }
 

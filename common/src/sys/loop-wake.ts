@@ -70,19 +70,26 @@ export function threadWake(onReady: () => void): LoopWake {
   const epoll = call("epoll_create1", "", EPOLL_CLOEXEC);
   const poller = new ThreadPoller();
   let referenced = false;
+  let armed = false;
+  const arm = () => {
+    if (!armed) poller.once(epoll, notify);
+    armed = true;
+  };
   const notify = () => {
+    armed = false;
     onReady();
-    if (referenced) poller.once(epoll, notify);
+    if (referenced) arm();
   };
   return {
     epoll,
     ref: () => {
-      if (!referenced) poller.once(epoll, notify);
       referenced = true;
+      arm();
     },
     unref: () => {
-      if (referenced) poller.forget(epoll);
       referenced = false;
+      if (armed) poller.forget(epoll);
+      armed = false;
     },
   };
 }

@@ -2,11 +2,13 @@
 // socket in the pod's namespace; the answer comes back untouched.
 
 import dgram from "node:dgram";
-import type net from "node:net";
+import type { ByteSocket } from "@ambit/common/net/byte-socket.ts";
 import type { Clock } from "@ambit/common/process/clock.ts";
 import { ipFamily, parseIp, type Ip } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
-import { connectTcp, udpSocket } from "@ambit/common/sys/sockets.ts";
+import { ByteDialer } from "@ambit/common/sys/byte-dialer.ts";
+import { fdLoop } from "@ambit/common/sys/fd-loop.ts";
+import { udpSocket } from "@ambit/common/sys/sockets.ts";
 import { frameTcp, TcpMessages } from "./tcp-messages.ts";
 
 /** Per upstream try. */
@@ -74,8 +76,10 @@ export class Forwarder {
       ...(mark !== undefined && { mark }),
     });
     const socket = dgram.createSocket(family === 4 ? "udp4" : "udp6");
+    const heeded = fdLoop().heed(fd);
     return new Promise((resolve) => {
       const finish = (answer: Buffer | undefined) => {
+        heeded[Symbol.dispose]();
         timer.cancel();
         forced.removeEventListener("abort", onForce);
         socket.close();
@@ -99,11 +103,8 @@ export class Forwarder {
     tryMs: number,
   ): Promise<Buffer | undefined> {
     const { netnsFd, mark, clock } = this.#options;
-    const { socket } = await connectTcp(netnsFd, {
-      destination: upstream,
-      timeoutMs: tryMs,
-      ...(mark !== undefined && { mark }),
-    });
+    const dialer = new ByteDialer(netnsFd, mark === undefined ? {} : { mark });
+    const { socket } = await dialer.connect({ destination: upstream, timeoutMs: tryMs });
     return readOneMessage(socket, query, clock, tryMs);
   }
 }
@@ -113,7 +114,7 @@ function isAnswerTo(answer: Buffer, query: Buffer): boolean {
 }
 
 function readOneMessage(
-  socket: net.Socket,
+  socket: ByteSocket,
   query: Buffer,
   clock: Clock,
   tryMs: number,
@@ -126,9 +127,12 @@ function readOneMessage(
       resolve(answer);
     };
     const timer = clock.after(tryMs, () => finish(undefined));
-    socket.on("error", () => finish(undefined));
-    socket.on("close", () => finish(undefined));
-    socket.on("data", (chunk: Buffer) => reader.push(chunk));
+    socket.handler = {
+      onBytes: (bytes) => reader.push(bytes),
+      onEnd: () => finish(undefined),
+      onWritable: () => undefined,
+      onClose: () => finish(undefined),
+    };
     socket.write(frameTcp(query));
     socket.resume();
   });

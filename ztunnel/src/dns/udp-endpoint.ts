@@ -4,6 +4,7 @@
 import dgram from "node:dgram";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { ipFamily } from "@ambit/common/net/ip.ts";
+import { fdLoop } from "@ambit/common/sys/fd-loop.ts";
 import { type ListenOptions, stopReceiving, udpSocket } from "@ambit/common/sys/sockets.ts";
 
 /** Node reads what waits in batches, one a turn: so many quiet turns mean that nothing is left. */
@@ -21,6 +22,7 @@ export interface UdpHandlers {
 export class UdpEndpoint {
   readonly #socket: dgram.Socket;
   readonly #fd: number;
+  readonly #heeded: Disposable;
   readonly #options: ListenOptions;
   readonly #handlers: UdpHandlers;
   #closed = false;
@@ -37,6 +39,7 @@ export class UdpEndpoint {
     this.#socket.on("error", (error) => handlers.onError(error));
     this.#socket.on("message", (query, from) => void this.#onMessage(query, from));
     this.#socket.bind({ fd: this.#fd });
+    this.#heeded = fdLoop().heed(this.#fd);
   }
 
   /** Takes nothing new, answers what has come, then closes. */
@@ -56,6 +59,7 @@ export class UdpEndpoint {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#heeded[Symbol.dispose]();
     this.#socket.close();
   }
 

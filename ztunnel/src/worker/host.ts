@@ -24,12 +24,14 @@ export interface WorkerEvents {
 
 class WorkerLink {
   readonly #worker: Worker;
+  readonly #waitedMs: Float64Array;
   readonly #pending = new Map<number, Pending>();
   readonly ready: Promise<void>;
   #nextId = 1;
   #stopping = false;
 
   constructor(init: WorkerInit, events: WorkerEvents) {
+    this.#waitedMs = init.waitedMs;
     this.#worker = new Worker(new URL("./worker.ts", import.meta.url), {
       workerData: init,
       name: `datapath-${init.index}`,
@@ -71,7 +73,8 @@ class WorkerLink {
 
   /** Share of time the thread was busy so far. */
   get utilization(): number {
-    return this.#worker.performance.eventLoopUtilization().utilization;
+    const { idle, active } = this.#worker.performance.eventLoopUtilization();
+    return active === 0 ? 0 : (active - this.#waitedMs[0]!) / (idle + active);
   }
 
   startProfile(kind: "cpu" | "heap"): Promise<RunningProfile> {
@@ -104,7 +107,7 @@ export class WorkerHost implements Workers, ProfiledThreads {
   constructor(config: Config, events: WorkerEvents) {
     this.#links = Array.from(
       { length: config.workerThreads },
-      (_, index) => new WorkerLink({ index, config }, events),
+      (_, index) => new WorkerLink({ index, config, waitedMs: sharedNumber() }, events),
     );
   }
 
@@ -136,4 +139,8 @@ export class WorkerHost implements Workers, ProfiledThreads {
   async stop(): Promise<void> {
     await Promise.all(this.#links.map((link) => link.stop()));
   }
+}
+
+function sharedNumber(): Float64Array<SharedArrayBuffer> {
+  return new Float64Array(new SharedArrayBuffer(Float64Array.BYTES_PER_ELEMENT));
 }

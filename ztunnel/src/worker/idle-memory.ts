@@ -4,6 +4,7 @@
 
 import { getHeapStatistics } from "node:v8";
 import type { Clock } from "@ambit/common/process/clock.ts";
+import { waitedMs } from "@ambit/common/sys/fd-loop.ts";
 import { tidyMemory } from "@ambit/common/process/tidy-memory.ts";
 
 export const CHECK_INTERVAL_MS = 2_000;
@@ -47,13 +48,14 @@ export function tidyWhenIdle(clock: Clock, thread = thisThread()): void {
 }
 
 function thisThread(): Thread {
-  let last = performance.eventLoopUtilization();
+  let last = { ...performance.eventLoopUtilization(), waitedMs: waitedMs() };
   return {
     busyShare: () => {
-      const now = performance.eventLoopUtilization();
-      const { utilization } = performance.eventLoopUtilization(now, last);
+      const now = { ...performance.eventLoopUtilization(), waitedMs: waitedMs() };
+      const { idle, active } = performance.eventLoopUtilization(now, last);
+      const busyMs = active - (now.waitedMs - last.waitedMs);
       last = now;
-      return utilization;
+      return busyMs / (idle + active);
     },
     heapBytes: () => {
       const { total_heap_size: heap, external_memory: external } = getHeapStatistics();

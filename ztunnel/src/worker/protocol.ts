@@ -21,6 +21,8 @@ export type XdsKind = "address" | "authorization";
 export interface WorkerInit {
   readonly index: number;
   readonly config: Config;
+  /** Where it counts how long it has waited outside of Node's event loop, in milliseconds. */
+  readonly waitedMs: Float64Array<SharedArrayBuffer>;
 }
 
 /** Requests of the main thread, each with the type of its answer. */

@@ -6,6 +6,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "@ambit/common/process/assert.ts";
 import { errorMessage } from "@ambit/common/process/errors.ts";
 import { systemClock } from "@ambit/common/process/clock.ts";
+import { fdLoop } from "@ambit/common/sys/fd-loop.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { Log } from "@ambit/common/telemetry/log.ts";
 import { type SpiffeId, spiffeId } from "@ambit/common/tls/identity.ts";
@@ -48,7 +49,8 @@ import type {
 
 assert(parentPort !== null, "the worker runs as a worker thread");
 const port = parentPort;
-const { config, index } = workerData as WorkerInit;
+const { config, index, waitedMs } = workerData as WorkerInit;
+fdLoop().countWaits(waitedMs);
 
 const log = new Log({ format: config.logFormat, level: config.logLevel });
 const state = new MeshState();
