@@ -4,6 +4,7 @@
 // While they are ready again and again, the loop waits for them itself (`#stay`), and Node's gets its turn
 // now and then: a turn of Node's costs as much as what it takes to pass on a request.
 
+import { performance } from "node:perf_hooks";
 import { throwLater } from "../process/throw-later.ts";
 import {
   atTurnEnd,

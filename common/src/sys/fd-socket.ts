@@ -3,6 +3,7 @@
 
 import { getSystemErrorMessage, getSystemErrorName } from "node:util";
 import type { ByteSocket, ByteSocketHandler } from "../net/byte-socket.ts";
+import { Prefixes } from "../net/prefixes.ts";
 import { readBuffer, releaseScratch, takeScratch } from "../net/scratch.ts";
 import type { SocketAddress } from "../net/socket-address.ts";
 import { throwLater } from "../process/throw-later.ts";
@@ -46,6 +47,7 @@ const NO_SLOT = -1;
 
 const READ_ADDRESS = Number(addressOf(readBuffer));
 const READ_BYTES = readBuffer.length;
+const readViews = new Prefixes(readBuffer);
 
 export class FdSocket implements ByteSocket, FdTarget {
   handler: ByteSocketHandler | undefined;
@@ -200,7 +202,7 @@ export class FdSocket implements ByteSocket, FdTarget {
       const count = recvAt(this.#fd, READ_ADDRESS, READ_BYTES, 0);
       if (count <= 0) return count === 0 ? this.#onReadEnd() : this.#onReadError(lastErrno());
       if (count < READ_BYTES && !this.#readOn) this.#readable = false;
-      this.handler?.onBytes(readBuffer.subarray(0, count));
+      this.handler?.onBytes(readViews.of(count));
       if (!this.#resumed || !this.#readable) return;
     }
     if (this.#asked) return;

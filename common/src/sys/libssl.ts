@@ -63,7 +63,14 @@ export const bioWrite = bind("int BIO_write(uintptr_t bio, const uint8_t *bytes,
 export const bioControl = bind(
   "long BIO_ctrl(uintptr_t bio, int command, long number, uintptr_t pointer)",
 );
-export const BIO_CTRL_RESET = 1;
+/** Reads the `BUF_MEM` at `pointer` from now on; `number`: whether it is the BIO's to free. */
+export const BIO_C_SET_BUF_MEM = 114;
+/** Writes the pointers of its two ends to `first` and `second`. */
+export const bioNewPair = bind(
+  "int BIO_new_bio_pair(uintptr_t first, size_t firstBytes, uintptr_t second, size_t secondBytes)",
+);
+/** Reads in place: writes to `bytes` where they are. */
+export const bioNextRead = bind("int BIO_nread(uintptr_t bio, uintptr_t bytes, int length)");
 
 // Contexts.
 
@@ -183,4 +190,9 @@ export function stableBuffer(length: number): Buffer {
 /** The address of a stableBuffer. It is good for as long as somebody holds the buffer. */
 export function stableAddress(buffer: Buffer): Pointer {
   return Number(koffi.address(buffer));
+}
+
+/** Memory of OpenSSL's; it must not be freed as long as somebody holds the Buffer. */
+export function memoryAt(address: bigint, bytes: number): Buffer {
+  return Buffer.from(koffi.view(address, bytes));
 }

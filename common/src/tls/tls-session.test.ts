@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
+import { readBuffer } from "../net/scratch.ts";
 import { TestCa } from "../testing/test-ca.ts";
 import { RawTlsPeer } from "../testing/raw-tls-peer.ts";
 import { DEFAULT_TLS_POLICY } from "./tls-policy.ts";
@@ -117,14 +118,14 @@ describe("a TLS session", () => {
   });
 });
 
-it("a handshake larger than a piece leaves the next pieces as they are", () => {
+it("a handshake larger than OpenSSL's memory leaves the next pieces as they are", () => {
   const certificate = issue("server");
-  const intermediatesPem = Array<string>(160).fill(ca.rootPem);
+  const intermediatesPem = Array<string>(200).fill(ca.rootPem);
   const context = DEFAULT_TLS_POLICY.contextFor({ ...certificate, intermediatesPem });
   const [client, server] = [session("client"), new TlsSession(context, "server")];
   open.push(server);
   const [, flight] = step(server, step(client, Buffer.alloc(0))[1]);
-  expect(flight.length).toBeGreaterThan(TlsSession.pieceBytes);
+  expect(flight.length).toBeGreaterThan(TlsSession.pieceBytes * 1.1);
   expect(step(server, step(client, flight)[1])[0]).toBe(true);
   for (const bytes of [1, 4096, 4097, TlsSession.pieceBytes].map((size) => Buffer.alloc(size, 7))) {
     expect(Buffer.from(client.decrypt(Buffer.from(server.encrypt(bytes)))).equals(bytes)).toBe(
@@ -160,6 +161,21 @@ describe("sessions of one thread", () => {
       }
     }
     expect(plain).toEqual(pairs.map((_, i) => `for ${i} `.repeat(3000)));
+  });
+
+  it("read their records where the socket has read them", () => {
+    const { client, server } = secured();
+    const text = "read in place ".repeat(4500);
+    const cipher = encrypted(client, text);
+    let plain = "";
+    for (let at = 0; at < cipher.length; at += 50_000) {
+      const length = cipher.copy(readBuffer, 0, at, at + 50_000);
+      plain += decrypted(server, readBuffer.subarray(0, length));
+    }
+    expect(plain).toBe(text);
+    const two = Buffer.concat([encrypted(client, "one "), encrypted(client, "two")]);
+    two.copy(readBuffer, 100);
+    expect(decrypted(server, readBuffer.subarray(100, 100 + two.length))).toBe("one two");
   });
 
   it.each([

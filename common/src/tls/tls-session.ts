@@ -3,16 +3,14 @@
 
 import { X509Certificate } from "node:crypto";
 import { assert } from "../process/assert.ts";
+import { Prefixes } from "../net/prefixes.ts";
 import { SCRATCH_BYTES } from "../net/scratch.ts";
 import {
-  BIO_CTRL_RESET,
-  bioControl,
   bioFree,
   bioHold,
   bioMemory,
   bioNew,
   bioRead,
-  bioWrite,
   certificateFree,
   clearErrors,
   derWriteCertificate,
@@ -46,8 +44,9 @@ import {
   verifyReason,
 } from "../sys/libssl.ts";
 import { ALPN_H2, type TlsContext } from "./tls-context.ts";
+import { TlsMemory } from "./tls-memory.ts";
 
-/** Bytes given to OpenSSL at a time: what its memory grows to, once a thread. */
+/** Bytes that are encrypted at a time; what OpenSSL's memory holds, once a thread. */
 const PIECE_BYTES = 64 * 1024;
 /** RFC 8446 §5.1: a record's plain bytes; and what is around them at most. */
 const RECORD_BYTES_MAX = 16 * 1024;
@@ -62,19 +61,17 @@ const CIPHER_BYTES = PIECE_BYTES + (PIECE_BYTES / RECORD_BYTES_MAX + 2) * RECORD
 const CERTIFICATE_BYTES_MAX = 64 * 1024;
 
 // include/openssl/ssl.h
+const WANTS_ROOM = 2;
 const WANTS_BYTES = 3;
 const RECEIVED_SHUTDOWN = 2;
 const KEY_UPDATE_NOT_REQUESTED = 0;
 const X509_V_OK = 0;
 
-/** Where bytes are decrypted to and encrypted to, and OpenSSL's memory; shared by a thread's sessions. */
+/** Where bytes are decrypted to, and OpenSSL's memory; shared by a thread's sessions. */
 interface Workbench {
-  readonly plain: Buffer;
+  readonly plain: Prefixes;
   readonly plainAddress: Pointer;
-  readonly cipher: Buffer;
-  readonly cipherAddress: Pointer;
-  readonly incoming: Pointer;
-  readonly outgoing: Pointer;
+  readonly memory: TlsMemory;
 }
 
 let shared: Workbench | undefined;
@@ -82,14 +79,10 @@ let shared: Workbench | undefined;
 function workbench(): Workbench {
   if (shared !== undefined) return shared;
   const plain = stableBuffer(PLAIN_BYTES);
-  const cipher = stableBuffer(CIPHER_BYTES);
   shared = {
-    plain,
+    plain: new Prefixes(plain),
     plainAddress: stableAddress(plain),
-    cipher,
-    cipherAddress: stableAddress(cipher),
-    incoming: bioNew(bioMemory()) as Pointer,
-    outgoing: bioNew(bioMemory()) as Pointer,
+    memory: new TlsMemory(CIPHER_BYTES),
   };
   return shared;
 }
@@ -114,11 +107,13 @@ export class TlsSession {
   #ended = false;
   readonly #recordsPerKey: number;
   #recordsLeft: number;
+  /** Of a handshake: what OpenSSL's memory had no room for. */
+  #overflow: Buffer[] | undefined;
 
   constructor(context: TlsContext, role: "client" | "server", recordsPerKey = RECORDS_PER_KEY) {
     this.#recordsPerKey = recordsPerKey;
     this.#recordsLeft = recordsPerKey;
-    const { incoming, outgoing } = this.#bench;
+    const { incoming, outgoing } = this.#bench.memory;
     this.#ssl = sslNew(context.pointer) as Pointer;
     assert(this.#ssl !== 0, "OpenSSL has memory for a session");
     bioHold(incoming);
@@ -136,13 +131,18 @@ export class TlsSession {
    * came behind it must be decrypted at once. `takeCipher` is to be sent in each case. Throws a TlsError.
    */
   handshake(bytes?: Buffer): boolean {
-    for (let at = 0; at < (bytes?.length ?? 0); at += PIECE_BYTES) {
-      this.#feed(bytes!.subarray(at, at + PIECE_BYTES));
+    const { memory } = this.#bench;
+    if (bytes !== undefined) memory.feed(bytes);
+    for (;;) {
+      clearErrors();
+      if (sslHandshake(this.#ssl) === 1) return true;
+      if (!errorFree()) throw this.#failed();
+      const wants = sslWant(this.#ssl) as number;
+      if (wants === WANTS_BYTES) return false;
+      if (wants !== WANTS_ROOM) throw this.#failed();
+      // A long chain of certificates. None of it may be left for others.
+      (this.#overflow ??= []).push(Buffer.from(memory.take()));
     }
-    clearErrors();
-    if (sslHandshake(this.#ssl) === 1) return true;
-    if (!this.#wantsBytes()) throw this.#failed();
-    return false;
   }
 
   /**
@@ -151,15 +151,15 @@ export class TlsSession {
    * says so. Throws a TlsError when they are not what they should be.
    */
   decrypt(bytes?: Buffer): Buffer {
-    const { plain } = this.#bench;
+    const { plain, memory } = this.#bench;
     this.answers = false;
+    if (bytes !== undefined) memory.feed(bytes);
     if (bytes !== undefined && this.#atBoundary && isOneRecord(bytes)) {
-      this.#feed(bytes);
       const count = this.#read(0);
-      if (count > 0) return plain.subarray(0, count);
-    } else if (bytes !== undefined) return this.#decryptPieces(bytes);
+      if (count > 0) return plain.of(count);
+    }
     this.answers = true;
-    return plain.subarray(0, this.#readAll(0));
+    return plain.of(this.#readAll());
   }
 
   /** Records other than of plain bytes may have come, which OpenSSL may have answered. */
@@ -184,20 +184,11 @@ export class TlsSession {
 
   /** What OpenSSL wants sent by itself; valid until the next call of any session. */
   takeCipher(): Buffer {
-    const { cipher } = this.#bench;
-    const bytes = this.#readCipher();
-    if (bytes.length < cipher.length) return bytes;
-    // A handshake with a long chain. None of it may be left for others.
-    const parts: Buffer[] = [];
-    for (let part = bytes; part.length > 0; part = this.#readCipher())
-      parts.push(Buffer.from(part));
+    const bytes = this.#bench.memory.take();
+    if (this.#overflow === undefined) return bytes;
+    const parts = [...this.#overflow, bytes];
+    this.#overflow = undefined;
     return Buffer.concat(parts);
-  }
-
-  #readCipher(): Buffer {
-    const { cipher, cipherAddress, outgoing } = this.#bench;
-    const count = bioRead(outgoing, cipherAddress, cipher.length) as number;
-    return cipher.subarray(0, Math.max(count, 0));
   }
 
   /** The goodbye to send. */
@@ -249,24 +240,9 @@ export class TlsSession {
     if (this.protocol === "TLSv1.3") sslKeyUpdate(this.#ssl, KEY_UPDATE_NOT_REQUESTED);
   }
 
-  #feed(bytes: Buffer): void {
-    const count = bioWrite(this.#bench.incoming, bytes, bytes.length) as number;
-    assert(count === bytes.length, "memory takes all bytes");
-  }
-
-  #decryptPieces(bytes: Buffer): Buffer {
-    this.answers = true;
+  /** Reads all there is to `plain`; returns where it ends. */
+  #readAll(): number {
     let end = 0;
-    for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-      this.#feed(bytes.subarray(at, at + PIECE_BYTES));
-      end = this.#readAll(end);
-    }
-    return this.#bench.plain.subarray(0, end);
-  }
-
-  /** Reads all there is to `plain` from `at` on; returns where it ends. */
-  #readAll(at: number): number {
-    let end = at;
     for (let count = this.#read(end); count > 0; count = this.#read(end)) end += count;
     this.#atBoundary = sslHasPending(this.#ssl) === 0;
     return end;
@@ -282,7 +258,7 @@ export class TlsSession {
     // A fatal alert counts as a shutdown, too, but leaves an error.
     this.#ended = errorFree() && (sslGetShutdown(this.#ssl) & RECEIVED_SHUTDOWN) !== 0;
     if (!this.#ended) throw this.#failed();
-    this.#empty();
+    this.#bench.memory.empty();
     return 0;
   }
 
@@ -292,18 +268,13 @@ export class TlsSession {
   }
 
   #failed(): TlsError {
-    this.#empty();
+    this.#bench.memory.empty();
     const verified = sslVerifyResult(this.#ssl) as number;
     const reason = takeError();
     const alert = Buffer.from(this.takeCipher());
     if (verified === X509_V_OK) return new TlsError(reason, alert);
     const why = `the peer's certificate is not trusted: ${verifyReason(verified)}`;
     return new TlsError(why, alert);
-  }
-
-  /** Nothing of this session may reach another. */
-  #empty(): void {
-    bioControl(this.#bench.incoming, BIO_CTRL_RESET, 0, 0);
   }
 }
 
@@ -319,5 +290,5 @@ function parsed(x509: Pointer, { plain, plainAddress }: Workbench): X509Certific
   derWriteCertificate(bio, x509);
   const length = bioRead(bio, plainAddress, CERTIFICATE_BYTES_MAX) as number;
   bioFree(bio);
-  return new X509Certificate(Buffer.from(plain.subarray(0, length)));
+  return new X509Certificate(Buffer.from(plain.of(length)));
 }
