@@ -61,6 +61,11 @@ export class FrameOutput {
     }
   }
 
+  /** Writes bytes at once, without a copy; there must be none before them. */
+  writeThrough(bytes: Buffer): void {
+    this.#busy = !this.#socket.write(bytes);
+  }
+
   /** The scratch to write into from `filledBytes` on, with at least a byte of room. */
   room(): Buffer {
     this.#filling ??= takeScratch();

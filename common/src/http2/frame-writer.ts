@@ -2,6 +2,8 @@
 // the end of the event-loop turn when much does or many streams are active (batching).
 
 import type { ByteSocket } from "../net/byte-socket.ts";
+import { Prefixes } from "../net/prefixes.ts";
+import { isAsRead, readBuffer } from "../net/scratch.ts";
 import { atTurnEnd } from "../process/turn-end.ts";
 import { FrameOutput } from "./frame-output.ts";
 import { Flag, FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
@@ -10,6 +12,17 @@ import { Flag, FRAME_HEADER_BYTES, FrameType } from "./protocol.ts";
 const BATCH_BYTES = 8 * 1024;
 /** More active streams than this: their frames of one turn share a write. */
 const BATCH_STREAMS = 4;
+
+/** From this many bytes on a frame's payload is not copied behind its header; the header is written before it. */
+const IN_PLACE_BYTES = 16 * 1024;
+
+/** What was read last, with a header before it. */
+const framed = Buffer.from(
+  readBuffer.buffer,
+  readBuffer.byteOffset - FRAME_HEADER_BYTES,
+  FRAME_HEADER_BYTES + readBuffer.length,
+);
+const framedViews = new Prefixes(framed);
 
 export class FrameWriter {
   readonly #output: FrameOutput;
@@ -72,6 +85,11 @@ export class FrameWriter {
   /** A DATA frame; `payload` may be reused by the caller. False: stop until onRoom. */
   data(streamId: number, payload: Buffer): boolean {
     if (this.#output.finished) return true;
+    if (payload.length >= IN_PLACE_BYTES && isAsRead(payload) && this.#output.empty) {
+      writeHeader(framed, 0, payload.length, FrameType.DATA, 0, streamId);
+      this.#output.writeThrough(framedViews.of(FRAME_HEADER_BYTES + payload.length));
+      return true;
+    }
     this.#appendHeader(payload.length, FrameType.DATA, 0, streamId);
     this.#output.append(payload);
     this.#schedule();

@@ -10,8 +10,18 @@ const READ_BYTES = SCRATCH_BYTES - 64;
 /** Kept for reuse; more are made when more writes wait at once, and then left to the collector. */
 const SPARE_MAX = 16;
 
+/** In front of where reads land: room for what a protocol writes before it sends them on. */
+export const HEADROOM_BYTES = 16;
+
+const memory = Buffer.allocUnsafeSlow(HEADROOM_BYTES + READ_BYTES);
+
 /** Where reads land. Valid until the callback that was given it returns: copy what must last. */
-export const readBuffer: Buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+export const readBuffer: Buffer = memory.subarray(HEADROOM_BYTES);
+
+/** Whether these are the bytes that were read last, from their beginning. */
+export function isAsRead(bytes: Buffer): boolean {
+  return bytes.byteOffset === HEADROOM_BYTES && bytes.buffer === memory.buffer;
+}
 
 const spare: Buffer[] = [];
 
