@@ -15,7 +15,7 @@ export const CONNECTIONS = 1_000;
 
 const CLIENTS = resolve(import.meta.dirname, "idle-clients.ts");
 /** What was allocated to get there is collected and given back before anyone looks: `tidyWhenIdle`. */
-const SETTLE_MS = 15_000;
+const SETTLE_MS = 20_000;
 
 export interface MemoryRow {
   readonly contender: string;

@@ -4,6 +4,7 @@ import { FakeClock } from "@ambit/common/testing/fake-clock.ts";
 import {
   CHECK_INTERVAL_MS,
   GROWN_BYTES,
+  QUIET_MS,
   QUIET_SHARE,
   TIDY_INTERVAL_MS,
   tidyWhenIdle,
@@ -56,6 +57,22 @@ describe("a thread", () => {
     thread.busy = QUIET_SHARE - 0.001;
     await clock.advance(CHECK_INTERVAL_MS);
     expect(tidied).toEqual(["flushed"]);
+  });
+
+  it("is left alone until it has been quiet for a while, as who was there may come back", async () => {
+    const { clock, thread, tidied } = setUp();
+    await clock.advance(CHECK_INTERVAL_MS);
+    tidied.length = 0;
+    thread.bytes += GROWN_BYTES;
+    for (let burst = 0; burst < 5; burst++) {
+      thread.busy = 0.5;
+      await clock.advance(CHECK_INTERVAL_MS);
+      thread.busy = 0;
+      await clock.advance(QUIET_MS - CHECK_INTERVAL_MS);
+    }
+    expect(tidied).toEqual([]);
+    await clock.advance(CHECK_INTERVAL_MS);
+    expect(tidied).toEqual(["kept"]);
   });
 
   it("is not tidied too often, however fast its heap grows", async () => {

@@ -13,6 +13,11 @@ export const CHECK_INTERVAL_MS = 2_000;
  * to meet the pause, which with ten thousand workloads is 0.1 s, and more on a busy machine.
  */
 export const QUIET_SHARE = 0.005;
+/**
+ * So long at a time, once it has started: who comes back after a few seconds would meet a heap that has to
+ * grow again, which costs a tenth of the connections in the first second.
+ */
+export const QUIET_MS = 12_000;
 /** What is worth that pause. */
 export const GROWN_BYTES = 4 << 20;
 /** Bursts may come again and again. */
@@ -32,13 +37,17 @@ export function tidyWhenIdle(clock: Clock, thread = thisThread()): void {
   /** Its heap when it was last tidy; 0: not yet. */
   let tidyBytes = 0;
   let tidiedMs = -Infinity;
+  let busyMs = -Infinity;
   const check = () => {
     clock.after(CHECK_INTERVAL_MS, check);
+    const nowMs = clock.monotonicMs();
     const quiet = thread.busyShare() < QUIET_SHARE;
+    if (!quiet) busyMs = nowMs;
     const bytes = thread.heapBytes();
     tidyBytes = Math.min(tidyBytes, bytes);
     if (!quiet || bytes < tidyBytes + GROWN_BYTES) return;
-    if (clock.monotonicMs() - tidiedMs < TIDY_INTERVAL_MS) return;
+    if (tidyBytes > 0 && nowMs - busyMs < QUIET_MS) return;
+    if (nowMs - tidiedMs < TIDY_INTERVAL_MS) return;
     // At first most code is what was needed to start; later it is what the next burst needs, too.
     thread.tidy(tidyBytes === 0 ? "flushed" : "kept");
     tidyBytes = thread.heapBytes();
