@@ -72,7 +72,6 @@ export class FdLoop {
   #lastSerial = 0;
   #count = 0;
   readonly #soon: FdTarget[] = [];
-  #later: FdTarget[] = [];
   #telling = false;
   #lastMs = -Infinity;
   #nodeIsReady = false;
@@ -153,8 +152,7 @@ export class FdLoop {
 
   /** Calls it once without an event at the end of this turn of the event loop. */
   later(target: FdTarget): void {
-    if (this.#later.length === 0) atTurnEnd(this.#tellLater);
-    this.#later.push(target);
+    atTurnEnd(() => tell(target, 0));
   }
 
   /**
@@ -226,12 +224,6 @@ export class FdLoop {
     for (const target of this.#soon) tell(target, 0);
     this.#soon.length = 0;
   }
-
-  readonly #tellLater = (): void => {
-    const targets = this.#later;
-    this.#later = [];
-    for (const target of targets) tell(target, 0);
-  };
 }
 
 /** What one target throws must not keep the event from the others. */

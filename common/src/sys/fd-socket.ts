@@ -178,7 +178,7 @@ export class FdSocket implements ByteSocket, FdTarget {
   }
 
   /** The turn is over: what waited for more goes. */
-  releaseHeld(): void {
+  #releaseHeld(): void {
     this.#held = false;
     if (!this.#blocked) this.#flush();
   }
@@ -245,8 +245,7 @@ export class FdSocket implements ByteSocket, FdTarget {
   #hold(): void {
     if (this.#held || this.#filling === undefined) return;
     this.#held = true;
-    if (held.length === 0) atTurnEnd(flushHeld);
-    held.push(this);
+    atTurnEnd(() => this.#releaseHeld());
   }
 
   /** Hands over what waits. True when nothing is left waiting. */
@@ -308,15 +307,6 @@ export class FdSocket implements ByteSocket, FdTarget {
     this.#shutDown = true;
     if (this.#closeWanted) this.destroy();
   }
-}
-
-/** Sockets whose bytes wait for the end of the turn. */
-let held: FdSocket[] = [];
-
-function flushHeld(): void {
-  const sockets = held;
-  held = [];
-  for (const socket of sockets) socket.releaseHeld();
 }
 
 /** Sockets whose handlers are still to hear of it. */
