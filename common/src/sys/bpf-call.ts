@@ -13,6 +13,7 @@ export const Command = {
   OBJ_PIN: 6,
   OBJ_GET: 7,
   OBJ_GET_INFO_BY_FD: 15,
+  PROG_QUERY: 16,
   MAP_LOOKUP_BATCH: 24,
   LINK_CREATE: 28,
   LINK_UPDATE: 29,

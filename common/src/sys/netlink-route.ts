@@ -4,7 +4,13 @@
 import { type Ip, type IpFamily, ipToBytes } from "../net/ip.ts";
 import * as linux from "./constants.ts";
 import { SystemError } from "./libc.ts";
-import { decodeAttributes, encodeAttribute, Netlink, NetlinkFlag } from "./netlink.ts";
+import {
+  attributeNumber,
+  decodeAttributes,
+  encodeAttribute,
+  Netlink,
+  NetlinkFlag,
+} from "./netlink.ts";
 
 /** linux/rtnetlink.h, linux/fib_rules.h. */
 const RTM_NEWROUTE = 24;
@@ -64,7 +70,7 @@ export class PolicyRouting implements Disposable {
     return routes.some((body) => {
       const attributes = decodeAttributes(body, STRUCT_BYTES, WHAT);
       const isDefault = body[1] === 0 && body[7] === RTN_LOCAL;
-      const device = number(attributes.get(RTA_OIF));
+      const device = attributeNumber(attributes.get(RTA_OIF));
       return isDefault && device === LOOPBACK_INDEX && tableOf(body, attributes) === table;
     });
   }
@@ -81,7 +87,7 @@ export class PolicyRouting implements Disposable {
   hasRule(family: IpFamily, { priority, mark, mask, table }: MarkRule): boolean {
     return this.#dump(RTM_GETRULE, family).some((body) => {
       const attributes = decodeAttributes(body, STRUCT_BYTES, WHAT);
-      const has = (type: number, value: number) => number(attributes.get(type)) === value;
+      const has = (type: number, value: number) => attributeNumber(attributes.get(type)) === value;
       const matches = has(FRA_PRIORITY, priority) && has(FRA_FWMARK, mark) && has(FRA_FWMASK, mask);
       return matches && tableOf(body, attributes) === table;
     });
@@ -136,11 +142,7 @@ function markRule(family: IpFamily, { priority, mark, mask, table }: MarkRule): 
 
 /** Tables above 255 are in an attribute, which is the same number for routes and rules. */
 function tableOf(body: Buffer, attributes: ReadonlyMap<number, Buffer>): number {
-  return number(attributes.get(RTA_TABLE)) ?? body[TABLE_AT]!;
-}
-
-function number(value: Buffer | undefined): number | undefined {
-  return value === undefined || value.length < 4 ? undefined : value.readUInt32LE();
+  return attributeNumber(attributes.get(RTA_TABLE)) ?? body[TABLE_AT]!;
 }
 
 function u32(value: number): Buffer {

@@ -118,6 +118,11 @@ export function decodeAttributes(body: Buffer, from: number, what: string): Map<
   return attributes;
 }
 
+/** An attribute of 32 bits. */
+export function attributeNumber(value: Buffer | undefined): number | undefined {
+  return value === undefined || value.length < 4 ? undefined : value.readUInt32LE();
+}
+
 function align(length: number): number {
   return (length + 3) & ~3;
 }
