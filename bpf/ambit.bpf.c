@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Redirection of pods' traffic into ztunnel. The programs at the node's cgroup serve all pods of the node
- * and look up which pod a socket lives in; `steer` is loaded once per pod and attached to its network
- * namespace; `proxy_sockops` is attached to ztunnel's own cgroup, `kubelet_sockops` to kubelet's.
+ * Redirection of pods' traffic into ztunnel. The programs at the node's cgroup serve all pods of
+ * the node and look up which pod a socket lives in; `steer` is loaded once per pod and attached to
+ * its network namespace; `shortcut` to the node's ends of their links; `proxy_sockops` is attached
+ * to ztunnel's own cgroup, `kubelet_sockops` to kubelet's.
  */
 #include "include/connect.h"
 #include "include/direct_flows.h"
 #include "include/dns.h"
+#include "include/shortcut.h"
 #include "include/sockops.h"
 #include "include/steer.h"
 
@@ -223,6 +225,12 @@ SEC("sk_lookup")
 int steer(struct bpf_sk_lookup *ctx)
 {
 	return ctx->protocol == IPPROTO_TCP ? steer_tcp(ctx) : SK_PASS;
+}
+
+SEC("tc")
+int shortcut(struct __sk_buff *ctx)
+{
+	return hand_over(ctx);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

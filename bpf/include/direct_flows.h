@@ -2,7 +2,8 @@
 /*
  * The life of a direct connection as its two sockets tell it: the client's SYN enters it in `flows`, the
  * destination's socket uses that up, and when it closes, what it carried goes to user space. What the client
- * does afterwards means nothing: it may be an attacker, who keeps the other side from hearing of its end.
+ * does in between means nothing: it may be an attacker, who keeps the other side from hearing of its end.
+ * Where packets take a shortcut the entry is there until both sockets are closed, for the last of them, too.
  */
 #ifndef AMBIT_DIRECT_FLOWS_H
 #define AMBIT_DIRECT_FLOWS_H
@@ -67,6 +68,25 @@ static __always_inline struct occupant *find_permission(struct bpf_sock *sk,
 	return find_caller(*source, flow->netns);
 }
 
+/* Callbacks of several sockets set flags, each its own. */
+static __always_inline void set_flag(struct flow *flow, __u32 flag)
+{
+	if (!(flow->flags & flag))
+		__sync_fetch_and_add((__u32 *)&flow->flags, flag);
+}
+
+/* From link to link where both pods' are fit for it; decided once, for all of a connection. */
+static __always_inline void choose_way(struct flow *flow, const struct occupant *source)
+{
+	__u32 slot = flow->slot;
+	struct occupant *destination = bpf_map_lookup_elem(&occupants, &slot);
+
+	if (!destination || !destination->link || !source->link)
+		return;
+	flow->source_link = source->link;
+	flow->link = destination->link;
+}
+
 /* 0: there is no room. One that it replaces is of the same address, and with that of the same pod. */
 static __always_inline int enter_flow(const struct flow_key *key, struct flow *flow,
 				      struct occupant *source)
@@ -78,7 +98,7 @@ static __always_inline int enter_flow(const struct flow_key *key, struct flow *f
 		return 1;
 	}
 	before = bpf_map_lookup_elem(&flows, key);
-	if (before && before->flags)
+	if (before && before->flags && !(before->flags & FLOW_CLOSED))
 		flow->flags = FLOW_REPLACED;
 	return before && !bpf_map_update_elem(&flows, key, flow, BPF_EXIST);
 }
@@ -138,6 +158,7 @@ static __always_inline void client_connects(struct bpf_sock_ops *ctx)
 	flow.cookie = bpf_get_socket_cookie(ctx);
 	flow.started_ns = bpf_ktime_get_ns();
 	flow.source = slot;
+	choose_way(&flow, source);
 	if (!enter_flow(&key, &flow, source)) {
 		give_up_direct(flow.slot);
 		return;
@@ -156,7 +177,7 @@ static __always_inline int application_accepts_direct(struct bpf_sock_ops *ctx)
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow)
 		return 0;
-	flow->flags |= FLOW_USED;
+	set_flag(flow, FLOW_USED);
 	watch_state(ctx);
 	return 1;
 }
@@ -175,30 +196,61 @@ static __always_inline void client_fails(struct bpf_sock_ops *ctx)
 		count(COUNT_DIRECT_FAILED);
 }
 
-static __always_inline void application_closes(struct bpf_sock_ops *ctx)
+static __always_inline void client_closes(struct bpf_sock_ops *ctx)
 {
 	struct flow_key key = {};
-	struct ended_flow *record;
+	struct flow *flow;
+
+	flow_from_here(ctx, &key);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow || flow->cookie != bpf_get_socket_cookie(ctx))
+		return;
+	set_flag(flow, FLOW_LEFT);
+	if (flow->flags & FLOW_CLOSED)
+		leave_flow(&key, flow);
+}
+
+/* The client has yet to close: its last packets, and what ends it, take the same way as those before. */
+static __always_inline int is_awaited(struct flow *flow)
+{
+	if (!flow->link || (flow->flags & FLOW_REPLACED))
+		return 0;
+	set_flag(flow, FLOW_CLOSED);
+	return !(flow->flags & FLOW_LEFT);
+}
+
+static __always_inline void tell_ended(struct bpf_sock_ops *ctx, const struct flow_key *key,
+				       const struct flow *flow)
+{
+	struct ended_flow *record = bpf_ringbuf_reserve(&ended, sizeof(*record), 0);
+
+	if (!record) {
+		count(COUNT_DIRECT_UNREPORTED);
+		return;
+	}
+	record->flow = *flow;
+	record->key = *key;
+	record->state = ctx->args[0];
+	record->ended_ns = bpf_ktime_get_ns();
+	record->received = ctx->bytes_received;
+	record->acked = ctx->bytes_acked;
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+/* 0: it is no destination's socket. */
+static __always_inline int application_closes(struct bpf_sock_ops *ctx)
+{
+	struct flow_key key = {};
 	struct flow *flow;
 
 	flow_to_here(ctx, &key);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow)
-		return;
-	record = bpf_ringbuf_reserve(&ended, sizeof(*record), 0);
-	if (record) {
-		record->flow = *flow;
-		record->key = key;
-		record->state = ctx->args[0];
-		record->ended_ns = bpf_ktime_get_ns();
-		record->received = ctx->bytes_received;
-		record->acked = ctx->bytes_acked;
-		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-	} else {
-		count(COUNT_DIRECT_UNREPORTED);
-	}
-	if (leave_flow(&key, flow))
+		return 0;
+	tell_ended(ctx, &key, flow);
+	if (is_awaited(flow) || leave_flow(&key, flow))
 		count(COUNT_DIRECT_ENDED);
+	return 1;
 }
 
 /* STATE_CB of the sockets that are watched, and of ztunnel's own, which bear the mark. */
@@ -211,13 +263,10 @@ static __always_inline void direct_changes(struct bpf_sock_ops *ctx)
 			return;
 		if (ctx->args[1] == BPF_TCP_CLOSE)
 			client_fails(ctx);
-		else if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags &
-								~BPF_SOCK_OPS_STATE_CB_FLAG))
-			count(COUNT_CALLBACK_FAILED);
 		return;
 	}
-	if (ctx->args[1] == BPF_TCP_CLOSE)
-		application_closes(ctx);
+	if (ctx->args[1] == BPF_TCP_CLOSE && !application_closes(ctx) && sk && !is_captured(sk))
+		client_closes(ctx);
 }
 
 #endif

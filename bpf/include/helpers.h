@@ -52,5 +52,8 @@ static long (*bpf_sk_storage_delete)(void *map, void *sk) = (void *)BPF_FUNC_sk_
 static void *(*bpf_ringbuf_reserve)(void *ring, __u64 bytes,
 				     __u64 flags) = (void *)BPF_FUNC_ringbuf_reserve;
 static void (*bpf_ringbuf_submit)(void *record, __u64 flags) = (void *)BPF_FUNC_ringbuf_submit;
+static long (*bpf_skb_change_type)(struct __sk_buff *ctx,
+				   __u32 type) = (void *)BPF_FUNC_skb_change_type;
+static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect_peer;
 
 #endif

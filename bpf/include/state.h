@@ -19,7 +19,7 @@
 #define SO_MARK 36
 
 /* Of structures and maps: another number means other maps, which take no old entries. */
-#define LAYOUT_VERSION 4
+#define LAYOUT_VERSION 5
 
 /* Pods of one node that can be enrolled at once; kubelet's own limit is far below. */
 #define SLOTS_MAX 1024
@@ -71,7 +71,7 @@ struct occupant {
 	struct address ipv4;
 	struct address ipv6;
 	__s32 flows; /* direct connections that it has begun and that have not ended */
-	__u32 pad;
+	__u32 link; /* index of the node's end of its link, if shortcut.h may be used there; or 0 */
 };
 
 struct pod_address {
@@ -100,8 +100,11 @@ struct flow_key {
 	__u16 destination_port;
 };
 
-/* FLOW_REPLACED: of an earlier connection with the same ports the destination may still have a socket. */
-enum flow_flag { FLOW_USED = 1, FLOW_REPLACED = 2 };
+/*
+ * REPLACED: of an earlier connection with the same ports the destination may still have a socket. CLOSED: the
+ * destination has none any more, and the client has yet to hear of it; LEFT: the client has closed its own.
+ */
+enum flow_flag { FLOW_USED = 1, FLOW_REPLACED = 2, FLOW_CLOSED = 4, FLOW_LEFT = 8 };
 
 struct flow {
 	__u64 cookie; /* of the connecting socket */
@@ -111,6 +114,8 @@ struct flow {
 	__u16 source; /* the source's slot */
 	__u32 generation; /* of the destination's */
 	enum flow_flag flags; /* any of them, or'ed */
+	__u32 source_link; /* of both pods; both 0: its packets go the way they always went */
+	__u32 link;
 	struct endpoint service; /* all zero when the pod was called by its own address */
 };
 
@@ -128,8 +133,8 @@ _Static_assert(sizeof(struct occupant) == 48, "occupant has no holes");
 _Static_assert(SLOTS_MAX <= 65536, "flow has room for slots");
 _Static_assert(sizeof(struct pass_key) == 40, "pass_key has no holes");
 _Static_assert(sizeof(struct flow_key) == 36, "flow_key has no holes");
-_Static_assert(sizeof(struct flow) == 56, "flow has no holes");
-_Static_assert(sizeof(struct ended_flow) == 120, "ended_flow has no holes");
+_Static_assert(sizeof(struct flow) == 64, "flow has no holes");
+_Static_assert(sizeof(struct ended_flow) == 128, "ended_flow has no holes");
 
 enum counter {
 	COUNT_CAPTURED,
@@ -162,6 +167,7 @@ enum counter {
 	COUNT_DIRECT_INSERT_FAILED,
 	COUNT_DIRECT_POD_FULL,
 	COUNT_DIRECT_PASSED,
+	COUNT_DIRECT_SHORTCUT,
 	COUNT_DIRECT_FAILED,
 	COUNT_DIRECT_ENDED,
 	COUNT_DIRECT_UNREPORTED,

@@ -126,7 +126,7 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
     log: log.scope("pods"),
     metrics,
     auditIntervalMs: config.auditIntervalMs,
-    onAudit: () => choice.refreshProbes(),
+    onAudit: () => choice.lookOver(),
   });
   choice.onProbesChanged(() => {
     reporter.report(choice);
@@ -162,6 +162,7 @@ function buildMetrics(choice: RedirectionChoice, mesh: PodMesh, ztunnels: () => 
     redirection: () => choice.current,
     probes: () => choice.probes,
     bpfEvents: () => choice.counters(),
+    shortcuts: () => choice.shortcuts(),
   });
 }
 

@@ -29,6 +29,8 @@ export interface Config {
   readonly cgroup: string | undefined;
   /** The cgroup of the node's kubelet, whose sockets may probe pods; undefined: found by its process. */
   readonly kubeletCgroup: string | undefined;
+  /** Whether packets of direct connections may go from pod to pod past the node's network. */
+  readonly shortcuts: boolean;
   /** The kind of iptables where iptables is used; undefined: the one that the node uses. */
   readonly iptablesKind: "nft" | "legacy" | undefined;
   /** Whose sockets on the node may probe pods; undefined: any of the node's own. */
@@ -92,6 +94,7 @@ export function parseConfig(env: Environment): Config {
     bpfFs: read.text("BPF_FS", DEFAULT_BPF_FS),
     cgroup: read.text("NODE_CGROUP"),
     kubeletCgroup: read.text("KUBELET_CGROUP"),
+    shortcuts: read.flag("DIRECT_SHORTCUTS", true),
     iptablesKind: forcedIptables(read),
     probeUid: probeUid < 0 ? undefined : probeUid,
     reconcileRulesAtStart: read.flag("AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", true),

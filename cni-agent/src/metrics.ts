@@ -20,6 +20,8 @@ export interface AgentGauges {
   readonly probes: () => ProbeChoice;
   /** What the BPF programs counted, by event. */
   readonly bpfEvents: () => ReadonlyMap<string, number>;
+  /** Pods by what is in the way of a shortcut for their direct connections. */
+  readonly shortcuts: () => ReadonlyMap<string, number>;
 }
 
 export function agentMetrics(gauges: AgentGauges): AgentMetrics {
@@ -77,7 +79,8 @@ function addProbes(registry: Metrics, { probes }: AgentGauges): void {
   );
 }
 
-function addRedirection(registry: Metrics, { redirection, bpfEvents }: AgentGauges): void {
+function addRedirection(registry: Metrics, gauges: AgentGauges): void {
+  const { redirection, bpfEvents, shortcuts } = gauges;
   registry.gauge(
     "ambit_cni_redirection",
     "1 for the way in which this node's pods are captured",
@@ -95,6 +98,15 @@ function addRedirection(registry: Metrics, { redirection, bpfEvents }: AgentGaug
       gauge.reset();
       const { fallback } = redirection();
       if (fallback !== undefined) gauge.labels(fallback.check).set(1);
+    },
+  );
+  registry.gauge(
+    "ambit_cni_shortcut_pods",
+    'Pods captured by eBPF, by what is in the way of a shortcut for their direct connections; "": nothing',
+    ["problem"],
+    (gauge) => {
+      gauge.reset();
+      for (const [problem, pods] of shortcuts()) gauge.labels(problem).set(pods);
     },
   );
   registry.collectFrom(async () => [

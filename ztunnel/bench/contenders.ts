@@ -120,10 +120,12 @@ export function steered(mode: "local" | "direct", { name, main } = OURS): Conten
       const folder = mkdtempSync(join(tmpdir(), "ambit-bench-"));
       const mesh = await startMesh(topology, ["node"], folder, { ...ONE_NODE, others });
       const socket = join(folder, "zds.sock");
-      const steering = new SteeredNode("node", topology.cgroup, [
+      const pods = [
         { netns: topology.netns("client"), ip: parseIp(CLIENT_IP)! },
         { netns: topology.netns("server"), ip: parseIp(SERVER_IP)! },
-      ]);
+      ];
+      const node = topology.netns("node");
+      const steering = new SteeredNode("node", topology.cgroup, pods, node);
       const agent = serveZds(topology, socket, SLOTS);
       const ztunnel = topology.cgroup.startProxy(() =>
         topology.spawn("node", [NODE, main], {

@@ -207,7 +207,8 @@ describe("another agent", () => {
     const app = connectApp(network.pod, OUTSIDE.ip4, 80);
     const captured = await ztunnel.next();
     for (let restart = 0; restart < 3; restart++) {
-      using node = new EbpfNode({ cgroup: cgroups.node, pins });
+      const hostNetns = network.node.netns;
+      using node = new EbpfNode({ cgroup: cgroups.node, pins, hostNetns });
       node.attach();
       const successor = new EbpfBackend(node, harness.backend, harness.kubelet);
       expect(await successor.verify(network.pod.netns, ALL)).toBe("ok");

@@ -69,6 +69,7 @@ export class EbpfBackend implements RedirectionBackend {
       requireMarkedAnswers(netns, redirection.ipv6);
       installReturnRoutes(netns, redirection.ipv6, sources(netns));
       this.#node.attachPod(cookie, netns, slot);
+      this.#node.shortcuts.open(cookie, netns, slot);
     } catch (error) {
       throw asAgentError(error);
     }
@@ -210,6 +211,7 @@ export class EbpfBackend implements RedirectionBackend {
       state.dns === dns &&
       state.released === undefined &&
       pins.target("pods", podPin(cookie)) === netns.inode &&
+      this.#node.shortcuts.isAsItShould(cookie, netns, slot) &&
       sameAddresses(steering.addresses(slot), podAddresses(netns))
     );
   }

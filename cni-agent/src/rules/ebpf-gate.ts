@@ -36,6 +36,8 @@ export interface GateOptions {
   readonly hostNetns: NetnsHandle | undefined;
   /** The cgroup of the node's kubelet; found by its process when not given. */
   readonly kubeletCgroup: string | undefined;
+  /** Whether packets of direct connections may go past the node's network; by default so. */
+  readonly shortcuts?: boolean | undefined;
   readonly probes: ProbeHost;
   /** As uname says it. */
   readonly kernelRelease?: string;
@@ -54,13 +56,13 @@ const KERNEL_MIN = [5, 15] as const;
 export async function openEbpf(options: GateOptions): Promise<OpenedEbpf> {
   requireKernel(options.kernelRelease ?? release());
   const { cgroup, cgroups } = requireCgroup(options);
-  const { bpfFs, nodeName, probes, hostNetns } = options;
+  const { bpfFs, nodeName, probes, hostNetns, shortcuts } = options;
   during("bpffs", `cannot mount a BPF file system at ${bpfFs}`, () => ensureBpffs(bpfFs));
   const pins = pinFolder(bpfFs, nodeName);
   const isNew = !existsSync(pins);
   const node = during("programs", "the kernel does not take the programs", () => {
     try {
-      return new EbpfNode({ cgroup, cgroups, pins, hostNetns });
+      return new EbpfNode({ cgroup, cgroups, pins, hostNetns, shortcuts });
     } catch (error) {
       if (isNew) rmSync(pins, { recursive: true, force: true });
       throw error;

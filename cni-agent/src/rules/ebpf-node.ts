@@ -19,6 +19,7 @@ import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { type LinkKind, Pins } from "./ebpf-pins.ts";
 import { type EbpfState, podPin, releasePod } from "./ebpf-remains.ts";
+import { Shortcuts } from "./ebpf-shortcuts.ts";
 
 /** Where each of the node's programs goes. */
 const NODE_PROGRAMS = {
@@ -45,6 +46,8 @@ export interface EbpfNodeOptions {
   readonly pins: string;
   /** The node's own network namespace; undefined when it is this process's. */
   readonly hostNetns?: NetnsHandle | undefined;
+  /** Whether packets of direct connections may go from pod to pod past the node's network; by default so. */
+  readonly shortcuts?: boolean | undefined;
 }
 
 interface CgroupAttachment {
@@ -57,6 +60,7 @@ interface CgroupAttachment {
 export class EbpfNode implements EbpfState, Disposable {
   readonly pins: Pins;
   readonly steering: Steering;
+  readonly shortcuts: Shortcuts;
   readonly #cgroup: string;
   readonly #cgroups: CgroupView | undefined;
   readonly #object: LoadedObject;
@@ -66,13 +70,16 @@ export class EbpfNode implements EbpfState, Disposable {
   readonly hostCookie: bigint;
 
   /** Loads, and adopts what an earlier agent left; nothing is attached yet. Throws SystemError. */
-  constructor({ cgroup, cgroups = ownCgroups(), pins, hostNetns }: EbpfNodeOptions) {
+  constructor(options: EbpfNodeOptions) {
+    const { cgroup, cgroups = ownCgroups(), pins, hostNetns, shortcuts = true } = options;
     this.#cgroup = resolve(cgroup);
     this.#cgroups = cgroups;
     this.pins = new Pins(pins);
     this.hostCookie = cookieOfNetns(hostNetns?.fd);
     this.#object = loadWithPinnedMaps(mapFolder(pins), this.hostCookie);
     this.steering = new Steering(this.#object.maps);
+    const programFd = shortcuts ? this.#object.programs.get("shortcut") : undefined;
+    this.shortcuts = new Shortcuts(this, programFd, hostNetns);
   }
 
   /** Puts the programs into effect for the node's cgroup; no pod is enrolled by that. */
@@ -106,7 +113,7 @@ export class EbpfNode implements EbpfState, Disposable {
       kind: "pods",
       name: podPin(cookie),
       programFd: steer.programs.get("steer")!,
-      targetFd: netns.fd,
+      target: netns.fd,
       targetId: netns.inode,
       type: AttachType.SK_LOOKUP,
     });
@@ -153,6 +160,7 @@ export class EbpfNode implements EbpfState, Disposable {
   collectGarbage(): number {
     const deadPods = this.pins.names("pods").filter((name) => !this.pins.target("pods", name));
     for (const name of deadPods) this.#forgetPod(name);
+    this.shortcuts.collectGarbage();
     const deadProxies = this.pins
       .names("proxies")
       .filter((name) => !this.pins.target("proxies", name));
@@ -221,19 +229,19 @@ export class EbpfNode implements EbpfState, Disposable {
   #attachToCgroup(attachment: CgroupAttachment): void {
     const { kind, name, program, folder } = attachment;
     this.#attached.set(`${kind}/${name}`, attachment);
-    const targetFd = openSync(folder, "r");
+    const target = openSync(folder, "r");
     try {
       this.pins.attach({
         kind,
         name,
         programFd: this.#object.programs.get(program)!,
-        targetFd,
+        target,
         targetId: cgroupId(folder),
         type:
           program in NODE_PROGRAMS ? NODE_PROGRAMS[program as NodeProgram] : AttachType.SOCK_OPS,
       });
     } finally {
-      closeSync(targetFd);
+      closeSync(target);
     }
   }
 }
@@ -248,7 +256,8 @@ function loadWithPinnedMaps(folder: string, nodeNetns: bigint): LoadedObject {
     }),
   );
   try {
-    const programs = [...NODE_PROGRAM_NAMES, "proxy_sockops", "kubelet_sockops"] as const;
+    const others = ["proxy_sockops", "kubelet_sockops", "shortcut"] as const;
+    const programs = [...NODE_PROGRAM_NAMES, ...others];
     const object = loadObject({ programs, maps: pinned, nodeNetns });
     try {
       pinMissing(object, folder, pinned);

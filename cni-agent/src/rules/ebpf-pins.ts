@@ -1,7 +1,7 @@
 // The node's pins in bpffs, and the one rule for each attachment: what is there already is updated in
 // place, what is attached elsewhere or to nothing any more is replaced.
 //   <bpffs>/ambit/<node>/maps-v<layout>/<map>   links/<program>   proxies/<cgroup id>   kubelets/<cgroup id>
-//   pods/<netns cookie>
+//   pods/<netns cookie>   shortcuts/<netns cookie>
 
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -14,15 +14,16 @@ import {
 import { openPinned, pinObject } from "@ambit/common/sys/bpf-map.ts";
 import { closeFd, SystemError } from "@ambit/common/sys/libc.ts";
 
-const KINDS = ["links", "proxies", "kubelets", "pods"] as const;
+const KINDS = ["links", "proxies", "kubelets", "pods", "shortcuts"] as const;
 export type LinkKind = (typeof KINDS)[number];
 
 export interface Attachment {
   readonly kind: LinkKind;
   readonly name: string;
   readonly programFd: number;
-  /** A cgroup's folder or a network namespace, and the number by which the kernel knows it. */
-  readonly targetFd: number;
+  /** A cgroup's folder or a network namespace, open; or an interface of this thread's, by its index. */
+  readonly target: number;
+  /** The number by which the kernel knows it. */
   readonly targetId: bigint;
   readonly type: AttachTypeNumber;
 }
@@ -37,13 +38,13 @@ export class Pins {
 
   /** Attaches a program for good; one that is attached there already is replaced without a gap. */
   attach(attachment: Attachment): void {
-    const { kind, name, programFd, targetFd, targetId, type } = attachment;
+    const { kind, name, programFd, target, targetId, type } = attachment;
     if (this.target(kind, name) === targetId) {
       return this.#withLink(kind, name, (fd) => updateLink(fd, programFd));
     }
     this.detach(kind, name);
     this.#makeFolder(kind);
-    const fd = createLink(programFd, targetFd, type);
+    const fd = createLink(programFd, target, type);
     try {
       pinObject(fd, this.#path(kind, name));
     } finally {

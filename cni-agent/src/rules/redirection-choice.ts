@@ -54,6 +54,7 @@ export interface ChoiceOptions {
   readonly procFolder: string;
   readonly hostNetns: NetnsHandle | undefined;
   readonly kubeletCgroup?: string | undefined;
+  readonly shortcuts?: boolean | undefined;
   readonly probeUid: number | undefined;
   readonly kernelRelease?: string;
   /** The kind of iptables to use where it is used; undefined: what the node uses. */
@@ -116,9 +117,15 @@ export class RedirectionChoice implements Disposable {
     if (this.#ebpf !== undefined) this.#ebpf.kubelet.onChange = callback;
   }
 
-  /** Looks whether kubelet is where it was, or can be found by now. */
-  refreshProbes(): void {
+  /** Looks whether kubelet is where it was, or can be found by now, and what nobody needs any more. */
+  lookOver(): void {
     this.#ebpf?.kubelet.refresh();
+    this.#ebpf?.node.collectGarbage();
+  }
+
+  /** How many pods' direct connections take a shortcut (""), or why not; empty where there are none. */
+  shortcuts(): ReadonlyMap<string, number> {
+    return this.#ebpf?.node.shortcuts.counts() ?? new Map();
   }
 
   /** Events that the programs counted, by name; empty where there are none. */

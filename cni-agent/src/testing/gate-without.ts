@@ -32,8 +32,8 @@ const [LOAD, JUMP_EQUAL, RETURN] = [0x20, 0x15, 0x06];
 const [ALLOW, FAIL] = [0x7fff_0000, 0x0005_0000];
 const [NUMBER_AT, ARGUMENTS_AT] = [0, 16];
 
-/** seccomp(2): a filter of classic BPF, eight bytes an instruction. */
-function failCalls({ number, arguments: values = {}, errno }: MissingCall): void {
+/** From now on, for all of this process; seccomp(2): a filter of classic BPF, eight bytes an instruction. */
+export function failCalls({ number, arguments: values = {}, errno }: MissingCall): void {
   const wanted = [
     [NUMBER_AT, number],
     ...Object.entries(values).map(([index, value]) => [ARGUMENTS_AT + 8 * Number(index), value]),

@@ -23,7 +23,9 @@ const IPPROTO_RAW = 255;
 const MSGHDR_BYTES = 56;
 const IP_HEADER_BYTES = 20;
 const TCP_HEADER_BYTES = 20;
-const SYN = 0x02;
+
+/** Of a TCP header (RFC 9293 section 3.1). */
+export const TCP_FLAG = { FIN: 0x01, SYN: 0x02, PSH: 0x08, ACK: 0x10 } as const;
 
 /** Throws SystemError, but for EINPROGRESS. */
 export function sendTo(fd: number, to: SocketAddress, data: Buffer, flags = 0): void {
@@ -40,20 +42,30 @@ export function sendTo(fd: number, to: SocketAddress, data: Buffer, flags = 0): 
   if (lastErrno() !== linux.EINPROGRESS) throw new SystemError("sendmsg", lastErrno());
 }
 
-/** A SYN (RFC 9293) over IPv4 from any address and port. */
+/** A SYN over IPv4 from any address and port. */
 export function sendSyn(place: TestPlace, from: SocketAddress, to: SocketAddress): void {
+  sendSegment(place, from, to, TCP_FLAG.SYN);
+}
+
+/** A TCP header with these flags, and nothing after it. */
+export function sendSegment(
+  place: TestPlace,
+  from: SocketAddress,
+  to: SocketAddress,
+  flags: number,
+): void {
   const fd = inNetns(place.netns.fd, () =>
     call("socket", "raw", linux.AF_INET, linux.SOCK_RAW, IPPROTO_RAW),
   );
   try {
-    sendTo(fd, { ...to, port: 0 }, synPacket(from, to));
+    sendTo(fd, { ...to, port: 0 }, packetOf(from, to, flags));
   } finally {
     closeFd(fd);
   }
 }
 
 /** The kernel fills in the IP header's length and checksum. */
-function synPacket(from: SocketAddress, to: SocketAddress): Buffer {
+function packetOf(from: SocketAddress, to: SocketAddress, flags: number): Buffer {
   const packet = Buffer.alloc(IP_HEADER_BYTES + TCP_HEADER_BYTES);
   packet[0] = 0x45;
   packet[8] = 64;
@@ -64,7 +76,7 @@ function synPacket(from: SocketAddress, to: SocketAddress): Buffer {
   segment.writeUInt16BE(from.port, 0);
   segment.writeUInt16BE(to.port, 2);
   segment[12] = (TCP_HEADER_BYTES / 4) << 4;
-  segment[13] = SYN;
+  segment[13] = flags;
   segment.writeUInt16BE(0xffff, 14);
   segment.writeUInt16BE(checksum(packet.subarray(12), linux.IPPROTO_TCP + TCP_HEADER_BYTES), 16);
   return packet;

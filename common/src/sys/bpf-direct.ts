@@ -46,6 +46,11 @@ export interface DirectFlow {
   readonly startedNs: bigint;
   /** False: only the SYN has been sent so far. */
   readonly accepted: boolean;
+  /** The destination has no socket any more, and has told of the end; the client still has one. */
+  readonly closed: boolean;
+  /** Indexes of the interfaces between which its packets take a shortcut; 0: they take none. */
+  readonly sourceLink: number;
+  readonly link: number;
 }
 
 export interface DirectMaps {
@@ -169,6 +174,7 @@ function flowKey({ source, destination }: DirectFlow): Buffer {
 /** `struct flow` with its key, as they are in the map and in a record of what ended. */
 export function decodeFlow(key: Buffer, value: Buffer): DirectFlow {
   const { flow, flowKey: layout } = STRUCTS;
+  const flags = value.readUInt32LE(flow.flags);
   return {
     cookie: value.readBigUInt64LE(flow.cookie),
     source: {
@@ -185,6 +191,9 @@ export function decodeFlow(key: Buffer, value: Buffer): DirectFlow {
     slot: value.readUInt16LE(flow.slot),
     generation: value.readUInt32LE(flow.generation),
     startedNs: value.readBigUInt64LE(flow.startedNs),
-    accepted: (value.readUInt32LE(flow.flags) & FlowFlag.USED) !== 0,
+    accepted: (flags & FlowFlag.USED) !== 0,
+    closed: (flags & FlowFlag.CLOSED) !== 0,
+    sourceLink: value.readUInt32LE(flow.sourceLink),
+    link: value.readUInt32LE(flow.link),
   };
 }

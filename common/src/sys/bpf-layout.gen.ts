@@ -22,7 +22,7 @@ export const STRUCTS = {
     ipv4: 8,
     ipv6: 24,
     flows: 40,
-    pad: 44,
+    link: 44,
   },
   podAddress: {
     bytes: 20,
@@ -68,7 +68,7 @@ export const STRUCTS = {
     destinationPort: 34,
   },
   flow: {
-    bytes: 56,
+    bytes: 64,
     cookie: 0,
     netns: 8,
     startedNs: 16,
@@ -76,16 +76,18 @@ export const STRUCTS = {
     source: 26,
     generation: 28,
     flags: 32,
-    service: 36,
+    sourceLink: 36,
+    link: 40,
+    service: 44,
   },
   endedFlow: {
-    bytes: 120,
+    bytes: 128,
     flow: 0,
-    key: 56,
-    state: 92,
-    endedNs: 96,
-    received: 104,
-    acked: 112,
+    key: 64,
+    state: 100,
+    endedNs: 104,
+    received: 112,
+    acked: 120,
   },
   settings: {
     bytes: 16,
@@ -162,7 +164,7 @@ export const MAPS = {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    entriesMax: 33,
+    entriesMax: 34,
   },
   resolvers: {
     type: 24,
@@ -185,7 +187,7 @@ export const MAPS = {
   flows: {
     type: 1,
     keyBytes: 36,
-    valueBytes: 56,
+    valueBytes: 64,
     entriesMax: 65536,
   },
   called: {
@@ -219,6 +221,8 @@ export const SlotFlag = {
 export const FlowFlag = {
   USED: 1,
   REPLACED: 2,
+  CLOSED: 4,
+  LEFT: 8,
 } as const;
 
 export const Counter = {
@@ -252,9 +256,10 @@ export const Counter = {
   DIRECT_INSERT_FAILED: 27,
   DIRECT_POD_FULL: 28,
   DIRECT_PASSED: 29,
-  DIRECT_FAILED: 30,
-  DIRECT_ENDED: 31,
-  DIRECT_UNREPORTED: 32,
+  DIRECT_SHORTCUT: 30,
+  DIRECT_FAILED: 31,
+  DIRECT_ENDED: 32,
+  DIRECT_UNREPORTED: 33,
 } as const;
 
 /** Numbers of the C sources. */
@@ -267,7 +272,7 @@ export const CONSTANTS = {
   SOL_SOCKET: 1,
   SO_BINDTODEVICE: 25,
   SO_MARK: 36,
-  LAYOUT_VERSION: 4,
+  LAYOUT_VERSION: 5,
   SLOTS_MAX: 1024,
   LISTENERS_MAX: 4096,
   ADDRESSES_MAX: 8192,

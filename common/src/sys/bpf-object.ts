@@ -19,7 +19,8 @@ export type ProgramName =
   | "node_sockops"
   | "proxy_sockops"
   | "kubelet_sockops"
-  | "steer";
+  | "steer"
+  | "shortcut";
 
 export const MAP_NAMES = Object.keys(MAPS) as MapName[];
 

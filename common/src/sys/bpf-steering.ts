@@ -108,7 +108,10 @@ export class Steering implements Disposable {
     const slot = this.slotOf(netnsCookie);
     const wasEnrolled = this.#map("pods").delete(u64(netnsCookie));
     if (slot !== undefined) {
-      this.#setOccupant(slot, (value) => value.writeBigUInt64LE(0n, STRUCTS.occupant.netns));
+      this.#setOccupant(slot, (value) => {
+        value.writeBigUInt64LE(0n, STRUCTS.occupant.netns);
+        value.writeUInt32LE(0, STRUCTS.occupant.link);
+      });
       this.direct.revoke(slot);
     }
     return wasEnrolled;
@@ -148,6 +151,18 @@ export class Steering implements Disposable {
       if (!wanted.includes(ip)) map.delete(addressKey(slot, ip));
     }
     this.#setOccupant(slot, (value) => writeAddresses(value, wanted));
+  }
+
+  /**
+   * The slot's direct connections may take a shortcut by the interface of the node with this index; 0:
+   * those that begin from now on may not.
+   */
+  setLink(slot: number, index: number): void {
+    this.#setOccupant(slot, (value) => value.writeUInt32LE(index, STRUCTS.occupant.link));
+  }
+
+  link(slot: number): number {
+    return this.#map("occupants").get(u32(slot))!.readUInt32LE(STRUCTS.occupant.link);
   }
 
   addresses(slot: number): Ip[] {

@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { Scope } from "@ambit/api/gen/istio/authorization_pb.ts";
 import type { DirectFlow } from "@ambit/common/sys/bpf-direct.ts";
 import { serves, TestMesh } from "../state/testing-mesh.ts";
@@ -202,10 +202,27 @@ describe("what the kernel has left behind", () => {
     expect(lab.kernel.live).toHaveLength(1);
   });
 
-  it("is not a connection that is merely old", () => {
-    lab.kernel.live = [flow({ startedNs: agoNs(3_600_000) })];
+  it.each([
+    ["merely old", { accepted: true }],
+    ["one that the programs did not see answered", { accepted: false }],
+  ])("is not a connection that is %s", (_, changes) => {
+    lab.kernel.live = [flow({ ...changes, startedNs: agoNs(3_600_000) })];
     lab.kernel.sockets = [tcpSocket(CLIENT, ONE)];
     accounts.sync();
     expect(lab.kernel.live).toHaveLength(1);
+  });
+
+  it("is what its client has not closed a minute after its server", () => {
+    vi.useFakeTimers({ toFake: ["hrtime"] });
+    const closed = flow({ closed: true });
+    lab.kernel.live = [closed];
+    accounts.sync();
+    vi.advanceTimersByTime(59_000);
+    accounts.sync();
+    expect([lab.kernel.live, accounts.summaries()]).toEqual([[closed], []]);
+    vi.advanceTimersByTime(2_000);
+    accounts.sync();
+    expect(lab.kernel.live).toEqual([]);
+    vi.useRealTimers();
   });
 });

@@ -25,6 +25,8 @@ const UNANSWERED_MS = 30_000;
 const FORMER_PODS_MAX = 256;
 /** A socket at the destination of a call that the programs did not see answered: not in an instant. */
 const UNSEEN_MS = 1_000;
+/** A client that has not closed a connection which its server has: as long as TCP itself waits for it. */
+const CLOSED_MS = 60_000;
 /** Kinds of connections that are counted without another look at who they are between. */
 const ACCOUNTS_MAX = 4096;
 
@@ -63,6 +65,8 @@ export class FlowAccounts {
   readonly #live = new Map<bigint, LiveFlow>();
   /** By what they are between. */
   readonly #accounts = new Map<number, Account>();
+  /** Since when flows were seen closed, by cookie: those that the kernel has now. */
+  #closed = new Map<bigint, bigint>();
   readonly #pods = new Map<bigint, DirectPod>();
   readonly #workloads = new WeakMap<Pod, Workload>();
   #podsChanged = 0;
@@ -101,7 +105,9 @@ export class FlowAccounts {
     const sockets = this.#socketsOf(flows);
     const nowNs = process.hrtime.bigint();
     const seen = new Set<bigint>();
+    this.#forgetClosed(flows, nowNs);
     for (const flow of flows) {
+      if (flow.closed) continue;
       const socket = sockets.get(socketKey(flow.source, flow.destination));
       if (this.#isLeftBehind(flow, socket, nowNs)) {
         this.#kernel.forget(flow);
@@ -120,6 +126,18 @@ export class FlowAccounts {
     }
     this.readEnded();
     for (const [cookie, live] of this.#live) if (!seen.has(cookie)) this.#close(live, undefined);
+  }
+
+  /** What has ended is in the books; the kernel has it until the client has heard of it, too. */
+  #forgetClosed(flows: readonly DirectFlow[], nowNs: bigint): void {
+    const closed = new Map<bigint, bigint>();
+    for (const flow of flows) {
+      if (!flow.closed) continue;
+      const sinceNs = this.#closed.get(flow.cookie) ?? nowNs;
+      if (Number(nowNs - sinceNs) / 1e6 > CLOSED_MS) this.#kernel.forget(flow);
+      else closed.set(flow.cookie, sinceNs);
+    }
+    this.#closed = closed;
   }
 
   /** The connections that live, for the admin port. */
@@ -249,7 +267,7 @@ export class FlowAccounts {
 
   /** Its client never said that it gave up, or its server's cgroup went before its socket did. */
   #isLeftBehind(flow: DirectFlow, socket: TcpSocket | undefined, nowNs: bigint): boolean {
-    return ageMs(flow, nowNs) > UNANSWERED_MS && (!flow.accepted || socket === undefined);
+    return ageMs(flow, nowNs) > UNANSWERED_MS && socket === undefined;
   }
 }
 

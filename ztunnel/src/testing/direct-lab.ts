@@ -198,6 +198,9 @@ export function directFlow(
     generation: 0,
     startedNs: process.hrtime.bigint(),
     accepted: true,
+    closed: false,
+    sourceLink: 0,
+    link: 0,
     ...changes,
   };
 }

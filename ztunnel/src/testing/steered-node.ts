@@ -13,7 +13,8 @@ import { mapFolder, pinFolder, Steering } from "@ambit/common/sys/bpf-steering.t
 import { ensureBpffs } from "@ambit/common/sys/bpffs.ts";
 import { cgroupId } from "@ambit/common/sys/cgroup.ts";
 import { closeFd } from "@ambit/common/sys/libc.ts";
-import { openNetns } from "@ambit/common/sys/netns.ts";
+import { inNetns, type NetnsHandle, openNetns } from "@ambit/common/sys/netns.ts";
+import { findPodLink } from "@ambit/common/sys/pod-link.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { setNetSysctl } from "@ambit/common/sys/sysctl.ts";
 import type { NodeCgroup } from "./node-cgroup.ts";
@@ -41,11 +42,14 @@ export class SteeredNode {
   readonly #object: LoadedObject;
   readonly #links: number[] = [];
 
-  /** Everything is there, and no pod is captured. `node` is ztunnel's name for the node. */
-  constructor(node: string, cgroup: NodeCgroup, pods: readonly SteeredPod[]) {
+  /**
+   * Everything is there, and no pod is captured. `node` is ztunnel's name for the node; `netns` that of its
+   * namespace, when the pods' links end there.
+   */
+  constructor(node: string, cgroup: NodeCgroup, pods: readonly SteeredPod[], netns?: string) {
     this.#pods = pods;
     ensureBpffs(this.bpffs);
-    this.#object = loadObject({ programs: [...PROGRAM_NAMES, "proxy_sockops"] });
+    this.#object = loadObject({ programs: [...PROGRAM_NAMES, "proxy_sockops", "shortcut"] });
     const maps = mapFolder(pinFolder(this.bpffs, node));
     mkdirSync(maps, { recursive: true });
     for (const [name, fd] of this.#object.maps) pinObject(fd, join(maps, name));
@@ -54,12 +58,13 @@ export class SteeredNode {
     this.#attach("proxy_sockops", cgroup.ztunnel, AttachType.SOCK_OPS);
     this.steering.addProxy(cgroupId(cgroup.ztunnel));
     for (const [slot, pod] of pods.entries()) this.#preparePod(slot, pod);
+    if (netns !== undefined) this.#linkPods(netns);
   }
 
   /** Has the sockets of the pods captured that are made from now on. */
   capture(): void {
     for (const [slot, pod] of this.#pods.entries()) {
-      inPod(pod, (fd) => this.steering.enrol(cookieOfNetns(fd), slot));
+      inPod(pod, ({ fd }) => this.steering.enrol(cookieOfNetns(fd), slot));
     }
   }
 
@@ -68,7 +73,7 @@ export class SteeredNode {
     for (const pod of this.#pods) {
       ip(pod, `rule del fwmark 0x111/0xfff lookup 100`);
       ip(pod, `route flush table 100`);
-      inPod(pod, (fd) => setNetSysctl(fd, "ipv4/tcp_fwmark_accept", "0"));
+      inPod(pod, ({ fd }) => setNetSysctl(fd, "ipv4/tcp_fwmark_accept", "0"));
     }
     for (const link of this.#links) closeFd(link);
     for (const fd of this.#object.programs.values()) closeFd(fd);
@@ -83,10 +88,27 @@ export class SteeredNode {
     this.steering.setAddresses(slot, [pod.ip]);
     this.steering.setSlot(slot, { inbound: true, dns: false });
     using steer = loadObject({ programs: ["steer"], maps: this.#object.maps, slot });
-    inPod(pod, (fd) => {
+    inPod(pod, ({ fd }) => {
       setNetSysctl(fd, "ipv4/tcp_fwmark_accept", "1");
       this.#links.push(createLink(steer.programs.get("steer")!, fd, AttachType.SK_LOOKUP));
     });
+  }
+
+  #linkPods(netns: string): void {
+    using node = openNetns(`/run/netns/${netns}`);
+    for (const [slot, pod] of this.#pods.entries()) {
+      inPod(pod, (handle) => this.#openShortcut(slot, handle, node));
+    }
+  }
+
+  #openShortcut(slot: number, pod: NetnsHandle, node: NetnsHandle): void {
+    const found = findPodLink(pod, node);
+    if ("problem" in found) throw new Error(`no shortcut for a pod: ${found.problem}`);
+    const { index } = found;
+    const program = this.#object.programs.get("shortcut")!;
+    const link = inNetns(node.fd, () => createLink(program, index, AttachType.TCX_INGRESS));
+    this.#links.push(link);
+    this.steering.setLink(slot, index);
   }
 
   #attach(
@@ -100,9 +122,9 @@ export class SteeredNode {
   }
 }
 
-function inPod({ netns }: SteeredPod, action: (netnsFd: number) => void): void {
+function inPod({ netns }: SteeredPod, action: (netns: NetnsHandle) => void): void {
   using handle = openNetns(`/run/netns/${netns}`);
-  action(handle.fd);
+  action(handle);
 }
 
 function ip({ netns }: SteeredPod, command: string): void {
