@@ -7,6 +7,7 @@ import { SHOP } from "./shop.ts";
 
 const NEAR = "http://near.shop/";
 const LABEL = "ambit.io/same-node";
+const AGENT_METRICS = "http://127.0.0.1:15014/metrics";
 
 interface ListedConnection {
   readonly direction: string;
@@ -71,6 +72,21 @@ describe("the label ambit.io/same-node", () => {
 });
 
 describe("a direct connection", () => {
+  it("goes past the node's network, too, once the agent has seen that the pods talk so", async () => {
+    await label("namespace", "shop", `${LABEL}=direct`);
+    await expectPath("direct");
+    const { netns } = (await lab.status()).nodes.find(({ name }) => name === "node-1")!;
+    const curl = ["netns", "exec", netns, "curl", "-s", AGENT_METRICS];
+    const metrics = async () => (await lab.run("ip", curl)).stdout;
+    await expect
+      .poll(async () => {
+        await lab.get("client.shop", NEAR);
+        return metrics();
+      }, PATH_SOON)
+      .toMatch(/^ambit_bpf_events_total\{event="direct_shortcut"\} [1-9]/m);
+    expect(await metrics()).toMatch(/^ambit_cni_shortcut_pods\{problem=""\} [2-9]/m);
+  });
+
   it("is listed while it lives, and ends when a policy forbids it", async () => {
     await label("namespace", "shop", `${LABEL}=direct`);
     await expectPath("direct");

@@ -20,6 +20,7 @@ import { PodMesh } from "./mesh/pod-mesh.ts";
 import { ProbeExemption } from "./mesh/probe-exemption.ts";
 import { RedirectionReporter } from "./mesh/redirection-reporter.ts";
 import { Reconciler } from "./mesh/reconciler.ts";
+import { ShortcutUpkeep } from "./mesh/shortcut-upkeep.ts";
 import { type AgentMetrics, agentMetrics } from "./metrics.ts";
 import { AnnotationFinder } from "./netns/annotation-finder.ts";
 import { firstOf } from "./netns/finder.ts";
@@ -146,7 +147,14 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
       onRejected: (uid, error) => reconciler.onRejected(uid, error),
     });
   };
+  const shortcuts = new ShortcutUpkeep({
+    backend,
+    pods: () => mesh.namespaces(),
+    clock: systemClock,
+    log: log.scope("redirection"),
+  });
   const stop = async () => {
+    shortcuts.close();
     zds?.close();
     await reconciler.close();
     mesh.close();

@@ -20,7 +20,7 @@ export interface AgentGauges {
   readonly probes: () => ProbeChoice;
   /** What the BPF programs counted, by event. */
   readonly bpfEvents: () => ReadonlyMap<string, number>;
-  /** Pods by what is in the way of a shortcut for their direct connections. */
+  /** Pods that talk directly, by what is in the way of a shortcut. */
   readonly shortcuts: () => ReadonlyMap<string, number>;
 }
 
@@ -102,7 +102,7 @@ function addRedirection(registry: Metrics, gauges: AgentGauges): void {
   );
   registry.gauge(
     "ambit_cni_shortcut_pods",
-    'Pods captured by eBPF, by what is in the way of a shortcut for their direct connections; "": nothing',
+    'Pods that talk directly, by what is in the way of a shortcut for that; "": nothing',
     ["problem"],
     (gauge) => {
       gauge.reset();

@@ -229,6 +229,13 @@ export class PodMesh implements PodDirectory {
     for (const entry of this.#entries.values()) entry.installed = undefined;
   }
 
+  /** The namespaces of the pods that are in the mesh to stay. */
+  *namespaces(): Iterable<NetnsHandle> {
+    for (const { netns, installed, leavingSinceMs } of this.#entries.values()) {
+      if (netns && installed && leavingSinceMs === undefined) yield netns;
+    }
+  }
+
   /** Closes the descriptors; the rules stay, and so does the mesh. */
   close(): void {
     for (const { netns, watch } of this.#entries.values()) {

@@ -69,7 +69,7 @@ export class EbpfBackend implements RedirectionBackend {
       requireMarkedAnswers(netns, redirection.ipv6);
       installReturnRoutes(netns, redirection.ipv6, sources(netns));
       this.#node.attachPod(cookie, netns, slot);
-      this.#node.shortcuts.open(cookie, netns, slot);
+      this.#node.shortcuts.renew(cookie, netns, slot);
     } catch (error) {
       throw asAgentError(error);
     }
@@ -119,6 +119,22 @@ export class EbpfBackend implements RedirectionBackend {
     const cookie = cookieOfNetns(netns.fd);
     releasePod(this.#node, cookie, this.#slots.get(cookie));
     this.#slots.delete(cookie);
+  }
+
+  /** Slots of pods whose direct connections should get a shortcut. */
+  slotsWithoutShortcut(): ReadonlySet<number> {
+    return this.#node.shortcuts.missing();
+  }
+
+  /** Of a pod that is captured; for a few milliseconds this thread does nothing else. */
+  openShortcut(netns: NetnsHandle): void {
+    const cookie = cookieOfNetns(netns.fd);
+    const slot = this.#slots.get(cookie);
+    try {
+      if (slot !== undefined) this.#node.shortcuts.open(cookie, netns, slot);
+    } catch (error) {
+      throw asAgentError(error);
+    }
   }
 
   get state(): EbpfState {
@@ -211,7 +227,7 @@ export class EbpfBackend implements RedirectionBackend {
       state.dns === dns &&
       state.released === undefined &&
       pins.target("pods", podPin(cookie)) === netns.inode &&
-      this.#node.shortcuts.isAsItShould(cookie, netns, slot) &&
+      this.#node.shortcuts.isFit(cookie, netns, slot) &&
       sameAddresses(steering.addresses(slot), podAddresses(netns))
     );
   }

@@ -2,6 +2,7 @@
 
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import type net from "node:net";
 import { constants as os } from "node:os";
 import { join } from "node:path";
@@ -15,7 +16,9 @@ import { dial, ip, talk } from "../testing/test-network.ts";
 import { sendSegment, TCP_FLAG } from "../testing/raw-packets.ts";
 import { EbpfBackend } from "./ebpf-backend.ts";
 import { EbpfNode } from "./ebpf-node.ts";
-import { podPin } from "./ebpf-remains.ts";
+import { openRemains, podPin } from "./ebpf-remains.ts";
+import { NftablesBackend } from "./nftables-backend.ts";
+import { SwitchingBackend } from "./switching-backend.ts";
 
 /** Of bpf(2), and of its command that asks what is attached. */
 const BPF_NUMBER = { x64: 321, arm64: 280 }[process.arch as "x64" | "arm64"];
@@ -196,6 +199,7 @@ describe("a direct connection", () => {
     const [{ source, destination }] = flows() as [ReturnType<typeof flows>[number]];
     using third = addPod();
     await harness.backend.install(third.netns, ALL);
+    harness.backend.openShortcut(third.netns);
     expect(shortcuts()).toEqual({ "": 3 });
     sh(`ip netns exec $NODE nft '
       add table inet watch
@@ -244,6 +248,32 @@ describe("a direct connection", () => {
   });
 });
 
+it("goes on after the last pod that eBPF captured, and what eBPF left goes with it", async () => {
+  const own = ebpfHarness();
+  const { backend, network, pins } = own;
+  const ownLab = await DirectLab.start(own);
+  ownLab.allow(ownLab.at());
+  const client = ownLab.call(ownLab.at());
+  const served = await ownLab.app.next();
+  const translating = new NftablesBackend({ hostNetns: network.node.netns, probeUid: undefined });
+  const remains = openRemains(pins);
+  const next = new SwitchingBackend({ translating, ebpf: undefined, remains });
+  for (const { netns } of [network.pod, network.other]) next.forget(netns);
+  next.collectGarbage();
+  network.sh(`ip netns exec $NODE nft '
+    add table inet watch
+    add chain inet watch forward { type filter hook forward priority 0; }
+    add rule inet watch forward drop'`);
+  await talk(client, served);
+  await close(served, client);
+  expect(existsSync(pins)).toBe(true);
+  next.collectGarbage();
+  expect(existsSync(pins)).toBe(false);
+  for (const { netns } of [network.pod, network.other]) await backend.remove(netns);
+  await ownLab[Symbol.asyncDispose]();
+  own.close();
+});
+
 describe("a pod's link", () => {
   const LINK = "ip -n $NODE link";
   const FILTERS = "tc -n $NODE qdisc add dev v2 clsact";
@@ -278,12 +308,37 @@ describe("a pod's link", () => {
       await expect.poll(() => flows()).toEqual([]);
 
       sh(del);
-      expect(await harness.backend.verify(netns, ALL)).toBe("drifted");
-      await harness.backend.install(netns, ALL);
+      expect([...harness.backend.slotsWithoutShortcut()]).toEqual([lab.slot]);
+      harness.backend.openShortcut(netns);
       expect(await harness.backend.verify(netns, ALL)).toBe("ok");
       expect(shortcuts()).toEqual({ "": 2 });
     },
   );
+
+  it("gets a program when its pod talks directly, and not before", async () => {
+    const { network, node, backend } = harness;
+    const pods = [network.pod.netns, network.other.netns];
+    const translating = new NftablesBackend({ hostNetns: network.node.netns, probeUid: undefined });
+    const switching = new SwitchingBackend({ translating, ebpf: backend });
+    node.steering.direct.withdrawAll();
+    for (const netns of pods) {
+      await backend.remove(netns);
+      backend.collectGarbage();
+      await backend.install(netns, ALL);
+    }
+    await switching.openShortcuts(pods);
+    expect(node.pins.names("shortcuts")).toEqual([]);
+
+    const cookie = cookieOfNetns(network.pod.netns.fd);
+    const source = { netns: cookie, slot: node.steering.slotOf(cookie)! };
+    const slot = node.steering.slotOf(cookieOfNetns(network.other.netns.fd))!;
+    const generation = node.steering.direct.generation(slot);
+    node.steering.direct.allow(source, lab.at(), [{ to: lab.at(), slot, generation, weight: 1 }]);
+    expect(backend.slotsWithoutShortcut()).toEqual(new Set([source.slot, slot]));
+    await switching.openShortcuts(pods);
+    expect(node.pins.names("shortcuts")).toHaveLength(2);
+    expect(backend.slotsWithoutShortcut()).toEqual(new Set());
+  });
 
   it("that leads to another namespace than the node's is left alone", async () => {
     const { other } = harness.network;
@@ -306,8 +361,7 @@ describe("a pod's link", () => {
     const { cgroups, network } = harness;
     const module = (path: string) => JSON.stringify(join(import.meta.dirname, path));
     const script = `
-      import { pinFolder } from "@ambit/common/sys/bpf-steering.ts";
-import { openNetns } from ${module("../../../common/src/sys/netns.ts")};
+      import { openNetns } from ${module("../../../common/src/sys/netns.ts")};
       import { EbpfNode } from ${module("ebpf-node.ts")};
       import { failCalls } from ${module("../testing/gate-without.ts")};
       failCalls({ number: ${BPF_NUMBER}, arguments: { 0: ${PROG_QUERY} }, errno: ${os.errno.EINVAL} });

@@ -1,6 +1,6 @@
-// Where direct connections of the node's pods may go from link to link, past the node's network
-// (bpf/include/shortcut.h): nothing is at the links that would have to see their packets. Asked when a pod is
-// installed, and when it is looked over; what changes counts for connections that begin afterwards.
+// Where direct connections of the node's pods go from link to link, past the node's network
+// (bpf/include/shortcut.h): between pods that talk directly, where nothing is at their links that would have to
+// see their packets. What changes counts for connections that begin afterwards.
 
 import { AttachType } from "@ambit/common/sys/bpf-link.ts";
 import { SystemError } from "@ambit/common/sys/libc.ts";
@@ -17,7 +17,7 @@ export class Shortcuts {
   readonly #state: EbpfState;
   readonly #programFd: number | undefined;
   readonly #hostNetns: NetnsHandle | undefined;
-  /** Of the pods that are enrolled, by cookie. */
+  /** Of the pods that were looked at, by cookie; undefined: nothing. */
   readonly #problems = new Map<bigint, ShortcutProblem | undefined>();
 
   /** The program stays the caller's; undefined: no pod gets any. */
@@ -27,7 +27,18 @@ export class Shortcuts {
     this.#hostNetns = hostNetns;
   }
 
-  /** For a pod that is being installed. Throws SystemError. */
+  /** Slots of pods that talk directly, and have no shortcut. */
+  missing(): Set<number> {
+    const { steering } = this.#state;
+    const slots = steering.direct.slots();
+    for (const slot of slots) if (steering.link(slot) !== 0) slots.delete(slot);
+    return slots;
+  }
+
+  /**
+   * For a pod that is installed, if its link allows it: direct connections take the shortcut from now on. The first
+   * time takes the kernel some 15 ms, in which this thread does nothing else. Throws SystemError.
+   */
   open(cookie: bigint, netns: NetnsHandle, slot: number): void {
     const { pins, steering } = this.#state;
     const found = this.#find(cookie, netns);
@@ -47,14 +58,25 @@ export class Shortcuts {
     steering.setLink(slot, found.index);
   }
 
-  isAsItShould(cookie: bigint, netns: NetnsHandle, slot: number): boolean {
-    const found = this.#find(cookie, netns);
-    const index = "problem" in found ? 0 : found.index;
-    const isLinked = index === 0 || this.#linkOf(cookie) === index;
-    return isLinked && this.#state.steering.link(slot) === index;
+  /** For a pod that is being installed: the one that it had, with this agent's program, if it may still have it. */
+  renew(cookie: bigint, netns: NetnsHandle, slot: number): void {
+    if (
+      this.#state.pins.has("shortcuts", podPin(cookie)) ||
+      this.#state.steering.link(slot) !== 0
+    ) {
+      this.open(cookie, netns, slot);
+    }
   }
 
-  /** How many pods have a shortcut (""), and how many have none, by reason. */
+  /** Whether the pod's shortcut, if it has one, is in place, and nothing is in its way. */
+  isFit(cookie: bigint, netns: NetnsHandle, slot: number): boolean {
+    const index = this.#state.steering.link(slot);
+    if (index === 0) return true;
+    const found = this.#find(cookie, netns);
+    return "index" in found && found.index === index && this.#linkOf(cookie) === index;
+  }
+
+  /** How many pods that talk directly have a shortcut (""), and how many have none, by reason. */
   counts(): Map<string, number> {
     const counts = new Map<string, number>();
     for (const problem of this.#problems.values()) {

@@ -120,10 +120,10 @@ export class RedirectionChoice implements Disposable {
   /** Looks whether kubelet is where it was, or can be found by now, and what nobody needs any more. */
   lookOver(): void {
     this.#ebpf?.kubelet.refresh();
-    this.#ebpf?.node.collectGarbage();
+    this.backend.collectGarbage();
   }
 
-  /** How many pods' direct connections take a shortcut (""), or why not; empty where there are none. */
+  /** How many pods that talk directly have a shortcut (""), or why not; empty where there are none. */
   shortcuts(): ReadonlyMap<string, number> {
     return this.#ebpf?.node.shortcuts.counts() ?? new Map();
   }

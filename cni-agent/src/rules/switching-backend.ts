@@ -2,6 +2,7 @@
 // the node's choice; a pod may need the other. A pod changes over while it runs: the new way is prepared,
 // ztunnel is told, and only when it takes connections the new way does the old one end, keeping those that it has.
 
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { ipFamily } from "@ambit/common/net/ip.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import type { NetnsHandle } from "@ambit/common/sys/netns.ts";
@@ -37,7 +38,7 @@ export interface SwitchingOptions {
 export class SwitchingBackend implements RedirectionBackend {
   readonly #translating: TranslatingBackend;
   readonly #ebpf: EbpfBackend | undefined;
-  readonly #remains: EbpfState | undefined;
+  #remains: EbpfState | undefined;
   readonly #others: readonly TranslatingBackend[];
   #useEbpf: boolean;
   /** Pods, by cookie, with rules of one of the others. */
@@ -149,7 +150,34 @@ export class SwitchingBackend implements RedirectionBackend {
     this.#prepared.delete(cookie);
     this.#former.delete(cookie);
     this.#retireEbpf(netns);
+    this.collectGarbage();
+  }
+
+  /**
+   * Gives shortcuts to those of the pods that talk directly and have none, one in each turn of the event loop.
+   * Namespaces are used as they are given: they may be closed afterwards. Rejects with AgentError.
+   */
+  async openShortcuts(pods: Iterable<NetnsHandle>): Promise<void> {
+    const ebpf = this.#ebpf;
+    const slots = ebpf?.slotsWithoutShortcut();
+    if (ebpf === undefined || !slots || slots.size === 0) return;
+    for (const netns of pods) {
+      const slot = ebpf.slotOf(netns);
+      if (slot === undefined || !slots.has(slot) || !ebpf.isActive(netns)) continue;
+      ebpf.openShortcut(netns);
+      await nextTurn();
+    }
+  }
+
+  /** Takes away what eBPF has left behind, as far as no connection needs it any more. */
+  collectGarbage(): void {
     this.#ebpf?.collectGarbage();
+    if (this.#remains === undefined) return;
+    const { pins, steering } = this.#remains;
+    if (steering.pods().size > 0 || steering.direct.flows().some(({ link }) => link !== 0)) return;
+    pins.removeAll();
+    steering[Symbol.dispose]();
+    this.#remains = undefined;
   }
 
   verify(netns: NetnsHandle, redirection: PodRedirection): Promise<RulesState> {
@@ -210,7 +238,7 @@ export class SwitchingBackend implements RedirectionBackend {
     if (this.#remains === undefined) return;
     const cookie = cookieOfNetns(netns.fd);
     releasePod(this.#remains, cookie, this.#remains.steering.slotOf(cookie));
-    if (this.#remains.steering.pods().size === 0) this.#remains.pins.removeAll();
+    this.collectGarbage();
   }
 
   async #isTranslated(netns: NetnsHandle): Promise<boolean> {

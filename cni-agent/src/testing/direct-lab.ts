@@ -38,7 +38,10 @@ export class DirectLab implements AsyncDisposable {
 
   static async start(harness: EbpfHarness): Promise<DirectLab> {
     const { pod, other } = harness.network;
-    for (const { netns } of [pod, other]) await harness.backend.install(netns, ALL);
+    for (const { netns } of [pod, other]) {
+      await harness.backend.install(netns, ALL);
+      harness.backend.openShortcut(netns);
+    }
     const outbound = await TestServer.start(pod, ANY, 0, PROXY_MARK);
     const plaintext = await TestServer.start(other, ANY, 0, PROXY_MARK);
     const app = await TestServer.start(other, ANY, APP_PORT);

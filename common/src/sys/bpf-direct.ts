@@ -104,6 +104,22 @@ export class DirectVerdicts implements Disposable {
     return keys.filter((key) => this.#maps.verdicts.delete(key)).length;
   }
 
+  /** Slots of the pods that may call others directly, and of those that may be called so. */
+  slots(): Set<number> {
+    const { verdict, backend } = STRUCTS;
+    const slots = new Set<number>();
+    for (const [, value] of this.#maps.verdicts.entries(CONSTANTS.VERDICTS_MAX)) {
+      slots.add(value.readUInt32LE(verdict.source));
+      for (let index = 0; index < BACKENDS_MAX; index++) {
+        const at = verdict.backends + index * backend.bytes;
+        if (value.readUInt32LE(at + backend.until) > 0) {
+          slots.add(value.readUInt32LE(at + backend.slot));
+        }
+      }
+    }
+    return slots;
+  }
+
   get verdictCount(): number {
     return this.#maps.verdicts.keys(CONSTANTS.VERDICTS_MAX).length;
   }
