@@ -147,12 +147,7 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
       onRejected: (uid, error) => reconciler.onRejected(uid, error),
     });
   };
-  const shortcuts = new ShortcutUpkeep({
-    backend,
-    pods: () => mesh.namespaces(),
-    clock: systemClock,
-    log: log.scope("redirection"),
-  });
+  const shortcuts = keepShortcuts(mesh, choice, log);
   const stop = async () => {
     shortcuts.close();
     zds?.close();
@@ -160,6 +155,15 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
     mesh.close();
   };
   return { reconciler, metrics, listen, stop };
+}
+
+function keepShortcuts(mesh: PodMesh, { backend }: RedirectionChoice, log: Log): ShortcutUpkeep {
+  return new ShortcutUpkeep({
+    backend,
+    pods: () => mesh.namespaces(),
+    clock: systemClock,
+    log: log.scope("redirection"),
+  });
 }
 
 function buildMetrics(choice: RedirectionChoice, mesh: PodMesh, ztunnels: () => number) {

@@ -130,7 +130,7 @@ describe("pods that come and go", () => {
 
   it("are forgotten with their namespaces", async () => {
     const before = holdings();
-    const pod = makePod(7);
+    const pod = makePod(PODS + 1);
     const { listeners } = await enrol(pod);
     listeners.forEach(closeFd);
     backend.forget(pod);
