@@ -2,6 +2,7 @@
 //   --rounds N (9)  --seconds N (each contender's turn in a round, 1)  --peer-ztunnel PATH  --json
 //   --baseline FOLDER (another checkout of this repository)  --only TEXT (of a contender's name)
 //   --rows KEY,… (of load.ts)  --memory (resident memory instead of speed)
+//   --routed (pods are routed by their node, which tracks connections, instead of on a bridge)
 // README.md says what the figures mean and what was tried.
 
 import { execFileSync } from "node:child_process";
@@ -22,7 +23,7 @@ import {
 import { cgroupMicroseconds, cpuMicroseconds } from "./cpu.ts";
 import { type Row, ROWS } from "./load.ts";
 import { CONNECTIONS, measureMemory, type MemoryRow, WORKLOADS } from "./memory.ts";
-import { SERVER_IP, Topology } from "./topology.ts";
+import { type NodeNetwork, SERVER_IP, Topology } from "./topology.ts";
 
 const TOOLS = ["wrk", "iperf3", "nginx", "nft", "ip", "curl"];
 
@@ -57,6 +58,7 @@ await runMain(async () => {
       rows: { type: "string" },
       json: { type: "boolean", default: false },
       memory: { type: "boolean", default: false },
+      routed: { type: "boolean", default: false },
     },
   });
   requireTools();
@@ -76,6 +78,7 @@ await runMain(async () => {
     seconds: Number(values.seconds),
     rounds: Number(values.rounds),
     quiet: values.json,
+    network: values.routed ? "routes" : "bridge",
   });
   const results = summarise(contenders, rows, samples);
   if (values.json) console.log(JSON.stringify(results, undefined, 2));
@@ -130,6 +133,7 @@ interface Plan {
   readonly seconds: number;
   readonly rounds: number;
   readonly quiet: boolean;
+  readonly network: NodeNetwork;
 }
 
 /** A contender in a network of its own, with servers of its own. */
@@ -140,8 +144,8 @@ interface Stage {
   down(): Promise<void>;
 }
 
-async function raise(contender: Contender): Promise<Stage> {
-  const topology = new Topology();
+async function raise(contender: Contender, network: NodeNetwork): Promise<Stage> {
+  const topology = new Topology(network);
   topology.up();
   try {
     const stopServers = await startServers(topology);
@@ -165,12 +169,12 @@ async function raise(contender: Contender): Promise<Stage> {
 async function measure(
   contenders: readonly Contender[],
   rows: readonly Row[],
-  { seconds, rounds, quiet }: Plan,
+  { seconds, rounds, quiet, network }: Plan,
 ): Promise<Samples> {
   const stages: Stage[] = [];
   const samples: Samples = new Map();
   try {
-    for (const contender of contenders) stages.push(await raise(contender));
+    for (const contender of contenders) stages.push(await raise(contender, network));
     for (const row of rows) {
       if (!quiet) console.log(`${row.name}: ${rounds} rounds of ${stages.length} contenders`);
       for (const stage of stages) sample(row, stage, row.warmUpSeconds ?? WARM_UP_SECONDS);
@@ -205,7 +209,7 @@ function sample(row: Row, { topology, pids }: Stage, seconds: number): Sample {
 }
 
 async function compareMemory(contenders: readonly Contender[], json: boolean): Promise<void> {
-  const topology = new Topology();
+  const topology = new Topology("bridge");
   const rows: MemoryRow[] = [];
   topology.up();
   try {
