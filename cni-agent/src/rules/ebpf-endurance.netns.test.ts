@@ -30,7 +30,11 @@ beforeAll(() => {
 });
 afterAll(() => harness.close());
 
-function makePod(number: number): NetnsHandle {
+/** Namespaces go after their last descriptor, and their links' other ends with them: no name is used again. */
+let made = 0;
+
+function makePod(): NetnsHandle {
+  const number = ++made;
   const netns = createNetns();
   const address = `10.200.${number >> 8}.${number & 255}/32`;
   const node = basename(harness.network.node.path);
@@ -90,7 +94,7 @@ function median(values: number[]): number {
 
 describe("pods that come and go", () => {
   it(`leave nothing behind after ${CYCLES} times`, { timeout: 600_000 }, async () => {
-    using netns = makePod(1);
+    using netns = makePod();
     await leave(netns, (await enrol(netns)).listeners);
     backend.collectGarbage();
     const before = holdings();
@@ -109,7 +113,7 @@ describe("pods that come and go", () => {
 
   it(`are ${PODS} at once, each in its own slot`, { timeout: 600_000 }, async () => {
     const before = holdings();
-    const pods = Array.from({ length: PODS }, (_, number) => makePod(number + 1));
+    const pods = Array.from({ length: PODS }, () => makePod());
     const enrolled = [];
     for (const pod of pods) enrolled.push(await enrol(pod));
     expect(holdings()).toMatchObject({
@@ -130,7 +134,7 @@ describe("pods that come and go", () => {
 
   it("are forgotten with their namespaces", async () => {
     const before = holdings();
-    const pod = makePod(PODS + 1);
+    const pod = makePod();
     const { listeners } = await enrol(pod);
     listeners.forEach(closeFd);
     backend.forget(pod);

@@ -357,6 +357,16 @@ describe("a pod's link", () => {
     expect(await harness.backend.verify(netns, ALL)).toBe("ok");
   });
 
+  it("is known to the next agent, which finds it as it should be", async () => {
+    const { cgroups, pins, network } = harness;
+    using node = new EbpfNode({ cgroup: cgroups.node, pins, hostNetns: network.node.netns });
+    const backend = new EbpfBackend(node, harness.backend, harness.kubelet);
+    for (const { netns } of [network.pod, network.other]) {
+      expect(await backend.verify(netns, ALL)).toBe("ok");
+    }
+    expect(Object.fromEntries(node.shortcuts.counts())).toEqual({ "": 2 });
+  });
+
   it("is not used by a kernel without tcx", () => {
     const { cgroups, network } = harness;
     const module = (path: string) => JSON.stringify(join(import.meta.dirname, path));

@@ -41,8 +41,7 @@ export class Shortcuts {
    */
   open(cookie: bigint, netns: NetnsHandle, slot: number): void {
     const { pins, steering } = this.#state;
-    const found = this.#find(cookie, netns);
-    this.#problems.set(cookie, "problem" in found ? found.problem : undefined);
+    const found = this.#look(cookie, netns);
     // The program stays where connections have begun with it: the node's network does not know them.
     if ("problem" in found) return steering.setLink(slot, 0);
     inNetns(this.#hostNetns?.fd, () => {
@@ -72,7 +71,7 @@ export class Shortcuts {
   isFit(cookie: bigint, netns: NetnsHandle, slot: number): boolean {
     const index = this.#state.steering.link(slot);
     if (index === 0) return true;
-    const found = this.#find(cookie, netns);
+    const found = this.#look(cookie, netns);
     return "index" in found && found.index === index && this.#linkOf(cookie) === index;
   }
 
@@ -98,6 +97,12 @@ export class Shortcuts {
       const link = this.#linkOf(BigInt(name));
       if (!link || !used.has(link)) pins.detach("shortcuts", name);
     }
+  }
+
+  #look(cookie: bigint, netns: NetnsHandle): Found {
+    const found = this.#find(cookie, netns);
+    this.#problems.set(cookie, "problem" in found ? found.problem : undefined);
+    return found;
   }
 
   #find(cookie: bigint, netns: NetnsHandle): Found {

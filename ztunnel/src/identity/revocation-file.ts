@@ -41,13 +41,14 @@ export class RevocationFile {
       const effect = "those loaded before, if any, stay in force";
       return log.warn("no file of revocation lists", { path, effect });
     }
+    let lists: ReturnType<typeof parseRevocationLists>;
     try {
-      const lists = parseRevocationLists(content);
-      const revoked = lists.reduce((sum, { serials }) => sum + serials.size, 0);
-      log.info("revocation lists loaded", { path, lists: lists.length, revoked });
+      lists = parseRevocationLists(content);
     } catch (error) {
       return log.warn("revocation lists not loaded", { path, error: errorMessage(error) });
     }
     this.#options.onLoaded(content);
+    const revoked = lists.reduce((sum, { serials }) => sum + serials.size, 0);
+    log.info("revocation lists loaded", { path, lists: lists.length, revoked });
   }
 }
