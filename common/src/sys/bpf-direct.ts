@@ -7,7 +7,7 @@ import { assert } from "../process/assert.ts";
 import { readAddress, readEndpoint, u32, writeEndpoint } from "./bpf-bytes.ts";
 import { CONSTANTS, FlowFlag, STRUCTS } from "./bpf-layout.gen.ts";
 import type { BpfMap } from "./bpf-map.ts";
-import { Occupants } from "./bpf-occupants.ts";
+import type { Occupants } from "./bpf-occupants.ts";
 
 export const { BACKENDS_MAX, FLOWS_MAX, FLOWS_OF_POD_MAX } = CONSTANTS;
 
@@ -57,20 +57,15 @@ export interface DirectMaps {
   readonly verdicts: BpfMap;
   readonly generations: BpfMap;
   readonly flows: BpfMap;
-  readonly occupants: BpfMap;
+  readonly occupants: Occupants;
 }
 
-export class DirectVerdicts implements Disposable {
+export class DirectVerdicts {
   readonly #maps: DirectMaps;
-  #occupants: Occupants | undefined;
 
   /** The maps stay the caller's. */
   constructor(maps: DirectMaps) {
     this.#maps = maps;
-  }
-
-  [Symbol.dispose](): void {
-    this.#occupants?.[Symbol.dispose]();
   }
 
   /** Read it before deciding: a verdict made with an older one is void. */
@@ -131,14 +126,13 @@ export class DirectVerdicts implements Disposable {
   /** Forgets a flow whose sockets are gone. False when it was not there any more. Throws SystemError. */
   forget(flow: DirectFlow): boolean {
     if (!this.#maps.flows.delete(flowKey(flow))) return false;
-    this.#occupants ??= new Occupants(this.#maps.occupants.fd);
-    this.#occupants.giveFlowBack(flow.sourceSlot, flow.netns);
+    this.#maps.occupants.giveFlowBack(flow.sourceSlot, flow.netns);
     return true;
   }
 
   /** Direct connections that the pod with this slot has, as the programs count them. */
   flowCount(slot: number): number {
-    return this.#maps.occupants.get(u32(slot))!.readInt32LE(STRUCTS.occupant.flows);
+    return this.#maps.occupants.get(slot).readInt32LE(STRUCTS.occupant.flows);
   }
 }
 

@@ -10,6 +10,7 @@ import { EndedFlows } from "./bpf-direct-ended.ts";
 import { DirectVerdicts } from "./bpf-direct.ts";
 import { BpfMap, openPinned } from "./bpf-map.ts";
 import { MAP_NAMES, type MapName } from "./bpf-object.ts";
+import { Occupants } from "./bpf-occupants.ts";
 import { possibleCpus } from "./cpus.ts";
 import { closeFd } from "./libc.ts";
 
@@ -44,6 +45,7 @@ export class Steering implements Disposable {
   /** Connections that go past ztunnel. */
   readonly direct: DirectVerdicts;
   readonly #maps: ReadonlyMap<MapName, BpfMap>;
+  readonly #occupants: Occupants;
 
   /** Takes over the descriptors. */
   constructor(maps: ReadonlyMap<MapName, number>) {
@@ -52,13 +54,13 @@ export class Steering implements Disposable {
       return [name, new BpfMap(name, fd, MAPS[name], copies)] as const;
     };
     this.#maps = new Map([...maps].map(open));
-    const [verdicts, generations, flows, occupants] = [
-      this.#map("verdicts"),
-      this.#map("generations"),
-      this.#map("flows"),
-      this.#map("occupants"),
-    ];
-    this.direct = new DirectVerdicts({ verdicts, generations, flows, occupants });
+    this.#occupants = new Occupants(this.#map("occupants"));
+    this.direct = new DirectVerdicts({
+      verdicts: this.#map("verdicts"),
+      generations: this.#map("generations"),
+      flows: this.#map("flows"),
+      occupants: this.#occupants,
+    });
   }
 
   /**
@@ -93,7 +95,7 @@ export class Steering implements Disposable {
   /** From now on the slot's state is that of the namespace's sockets. Throws E2BIG when the node is full. */
   enrol(netnsCookie: bigint, slot: number): void {
     this.#map("pods").set(u64(netnsCookie), u32(slot));
-    this.#setOccupant(slot, (value) => {
+    this.#occupants.update(slot, (value) => {
       if (value.readBigUInt64LE(STRUCTS.occupant.netns) === netnsCookie) return;
       value.writeBigUInt64LE(netnsCookie, STRUCTS.occupant.netns);
       value.writeInt32LE(0, STRUCTS.occupant.flows);
@@ -108,7 +110,7 @@ export class Steering implements Disposable {
     const slot = this.slotOf(netnsCookie);
     const wasEnrolled = this.#map("pods").delete(u64(netnsCookie));
     if (slot !== undefined) {
-      this.#setOccupant(slot, (value) => {
+      this.#occupants.update(slot, (value) => {
         value.writeBigUInt64LE(0n, STRUCTS.occupant.netns);
         value.writeUInt32LE(0, STRUCTS.occupant.link);
       });
@@ -150,7 +152,7 @@ export class Steering implements Disposable {
     for (const ip of this.addresses(slot)) {
       if (!wanted.includes(ip)) map.delete(addressKey(slot, ip));
     }
-    this.#setOccupant(slot, (value) => writeAddresses(value, wanted));
+    this.#occupants.update(slot, (value) => writeAddresses(value, wanted));
   }
 
   /**
@@ -158,11 +160,11 @@ export class Steering implements Disposable {
    * those that begin from now on may not.
    */
   setLink(slot: number, index: number): void {
-    this.#setOccupant(slot, (value) => value.writeUInt32LE(index, STRUCTS.occupant.link));
+    this.#occupants.update(slot, (value) => value.writeUInt32LE(index, STRUCTS.occupant.link));
   }
 
   link(slot: number): number {
-    return this.#map("occupants").get(u32(slot))!.readUInt32LE(STRUCTS.occupant.link);
+    return this.#occupants.get(slot).readUInt32LE(STRUCTS.occupant.link);
   }
 
   addresses(slot: number): Ip[] {
@@ -262,16 +264,8 @@ export class Steering implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.direct[Symbol.dispose]();
+    this.#occupants[Symbol.dispose]();
     for (const map of this.#maps.values()) map.close();
-  }
-
-  /** Not written when nothing changed: what the programs count meanwhile would be lost. */
-  #setOccupant(slot: number, change: (value: Buffer) => void): void {
-    const before = this.#map("occupants").get(u32(slot))!;
-    const value = Buffer.from(before);
-    change(value);
-    if (!value.equals(before)) this.#map("occupants").set(u32(slot), value);
   }
 
   #map(name: MapName): BpfMap {
