@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Redirection of pods' traffic into ztunnel. The programs at the node's cgroup serve all pods of
- * the node and look up which pod a socket lives in; `steer` is loaded once per pod and attached to
- * its network namespace; `shortcut` to the node's ends of their links; `proxy_sockops` is attached
- * to ztunnel's own cgroup, `kubelet_sockops` to kubelet's.
+ * Redirection of pods' traffic into ztunnel. The programs at the node's cgroup serve all pods of the node
+ * and look up which pod a socket lives in; `steer` is loaded once per pod and attached to its network
+ * namespace; `proxy_sockops` is attached to ztunnel's own cgroup, `kubelet_sockops` to kubelet's, `shortcut`
+ * to the node's ends of pods' links.
  */
 #include "include/connect.h"
 #include "include/direct_flows.h"

@@ -167,14 +167,19 @@ static __always_inline void client_connects(struct bpf_sock_ops *ctx)
 	watch_state(ctx);
 }
 
+/* What this socket is the destination's end of. */
+static __always_inline struct flow *find_received(struct bpf_sock_ops *ctx, struct flow_key *key)
+{
+	flow_to_here(ctx, key);
+	return bpf_map_lookup_elem(&flows, key);
+}
+
 /* PASSIVE_ESTABLISHED: 1 when the connection that the application gets came directly. */
 static __always_inline int application_accepts_direct(struct bpf_sock_ops *ctx)
 {
 	struct flow_key key = {};
-	struct flow *flow;
+	struct flow *flow = find_received(ctx, &key);
 
-	flow_to_here(ctx, &key);
-	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow)
 		return 0;
 	set_flag(flow, FLOW_USED);
@@ -182,15 +187,23 @@ static __always_inline int application_accepts_direct(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
-/* Of this socket only, and only while the destination has none. */
+/* What this socket has begun, not another one with the same ports. */
+static __always_inline struct flow *find_begun(struct bpf_sock_ops *ctx, struct flow_key *key)
+{
+	struct flow *flow;
+
+	flow_from_here(ctx, key);
+	flow = bpf_map_lookup_elem(&flows, key);
+	return flow && flow->cookie == bpf_get_socket_cookie(ctx) ? flow : 0;
+}
+
+/* Only while the destination has no socket for it. */
 static __always_inline void client_fails(struct bpf_sock_ops *ctx)
 {
 	struct flow_key key = {};
-	struct flow *flow;
+	struct flow *flow = find_begun(ctx, &key);
 
-	flow_from_here(ctx, &key);
-	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow || flow->flags || flow->cookie != bpf_get_socket_cookie(ctx))
+	if (!flow || flow->flags)
 		return;
 	if (leave_flow(&key, flow))
 		count(COUNT_DIRECT_FAILED);
@@ -199,11 +212,9 @@ static __always_inline void client_fails(struct bpf_sock_ops *ctx)
 static __always_inline void client_closes(struct bpf_sock_ops *ctx)
 {
 	struct flow_key key = {};
-	struct flow *flow;
+	struct flow *flow = find_begun(ctx, &key);
 
-	flow_from_here(ctx, &key);
-	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow || flow->cookie != bpf_get_socket_cookie(ctx))
+	if (!flow)
 		return;
 	set_flag(flow, FLOW_LEFT);
 	if (flow->flags & FLOW_CLOSED)
@@ -241,10 +252,8 @@ static __always_inline void tell_ended(struct bpf_sock_ops *ctx, const struct fl
 static __always_inline int application_closes(struct bpf_sock_ops *ctx)
 {
 	struct flow_key key = {};
-	struct flow *flow;
+	struct flow *flow = find_received(ctx, &key);
 
-	flow_to_here(ctx, &key);
-	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow)
 		return 0;
 	tell_ended(ctx, &key, flow);

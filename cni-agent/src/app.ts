@@ -149,7 +149,7 @@ function buildCore(config: Config, log: Log, choice: RedirectionChoice): Core {
   };
   const shortcuts = keepShortcuts(mesh, choice, log);
   const stop = async () => {
-    shortcuts.close();
+    await shortcuts.close();
     zds?.close();
     await reconciler.close();
     mesh.close();

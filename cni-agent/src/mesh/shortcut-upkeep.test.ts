@@ -23,7 +23,7 @@ it("looks again after every interval, whatever happened, until it is closed", as
   for (let i = 0; i < 2; i++) await clock.advance(SHORTCUT_INTERVAL_MS);
   expect(looks).toEqual([pods, pods]);
   expect(lines.filter((line) => line.includes("no room"))).toHaveLength(1);
-  upkeep.close();
+  await upkeep.close();
   await clock.advance(SHORTCUT_INTERVAL_MS);
   expect(looks).toHaveLength(2);
   expect(clock.pendingTimers).toBe(0);

@@ -19,6 +19,7 @@ export interface ShortcutUpkeepOptions {
 export class ShortcutUpkeep {
   readonly #options: ShortcutUpkeepOptions;
   #timer: Timer | undefined;
+  #looking = Promise.resolve();
   #closed = false;
 
   constructor(options: ShortcutUpkeepOptions) {
@@ -26,13 +27,17 @@ export class ShortcutUpkeep {
     this.#later();
   }
 
-  close(): void {
+  /** Resolves when nothing is under way any more. */
+  close(): Promise<void> {
     this.#closed = true;
     this.#timer?.cancel();
+    return this.#looking;
   }
 
   #later(): void {
-    this.#timer = this.#options.clock.after(SHORTCUT_INTERVAL_MS, () => void this.#look());
+    this.#timer = this.#options.clock.after(SHORTCUT_INTERVAL_MS, () => {
+      this.#looking = this.#look();
+    });
   }
 
   async #look(): Promise<void> {

@@ -150,7 +150,7 @@ export class SwitchingBackend implements RedirectionBackend {
     this.#prepared.delete(cookie);
     this.#former.delete(cookie);
     this.#retireEbpf(netns);
-    this.collectGarbage();
+    this.#ebpf?.collectGarbage();
   }
 
   /**

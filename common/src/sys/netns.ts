@@ -47,7 +47,8 @@ export function sameNetns(a: NetnsHandle, b: NetnsHandle): boolean {
 /** This thread's own namespace, opened once per thread (namespaces belong to threads). */
 let own: NetnsHandle | undefined;
 
-function ownNetns(): NetnsHandle {
+/** It stays open. */
+export function ownNetns(): NetnsHandle {
   own ??= openNetns("/proc/thread-self/ns/net");
   return own;
 }

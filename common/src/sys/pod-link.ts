@@ -3,7 +3,7 @@
 
 import { AttachType, attachedPrograms } from "./bpf-link.ts";
 import { Links } from "./netlink-link.ts";
-import { inNetns, type NetnsHandle, openNetns } from "./netns.ts";
+import { inNetns, type NetnsHandle, ownNetns } from "./netns.ts";
 
 /** What is in the way, as one word for metrics. */
 export type LinkProblem = "links" | "veth" | "node" | "queueing" | "filters" | "xdp" | "programs";
@@ -12,8 +12,7 @@ export type PodLink = { readonly index: number } | { readonly problem: LinkProbl
 
 /** `nodeNetns`: undefined for this thread's own. Throws SystemError. */
 export function findPodLink(pod: NetnsHandle, nodeNetns: NetnsHandle | undefined): PodLink {
-  using own = nodeNetns === undefined ? openNetns("/proc/thread-self/ns/net") : undefined;
-  const node = (nodeNetns ?? own)!;
+  const node = nodeNetns ?? ownNetns();
   using inPod = new Links(pod.fd);
   using onNode = new Links(node.fd);
 
