@@ -8,7 +8,12 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { closeFd } from "@ambit/common/sys/libc.ts";
 import { createNetns, inNetns, type NetnsHandle } from "@ambit/common/sys/netns.ts";
 import { listenTcp } from "@ambit/common/sys/sockets.ts";
-import { ALL, type EbpfHarness, ebpfHarness } from "../testing/redirection-harness.ts";
+import {
+  ALL,
+  type EbpfHarness,
+  ebpfHarness,
+  openShortcut,
+} from "../testing/redirection-harness.ts";
 import { ip } from "../testing/test-network.ts";
 import { NftablesBackend } from "./nftables-backend.ts";
 import { SwitchingBackend } from "./switching-backend.ts";
@@ -63,7 +68,7 @@ async function enrol(netns: NetnsHandle): Promise<{ listeners: number[]; ms: num
   });
   await backend.settle(netns, ALL);
   const ms = performance.now() - startMs;
-  harness.backend.openShortcut(netns);
+  await openShortcut(harness, netns);
   return { listeners, ms };
 }
 

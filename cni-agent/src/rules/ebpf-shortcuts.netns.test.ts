@@ -11,7 +11,12 @@ import { pinFolder } from "@ambit/common/sys/bpf-steering.ts";
 import { openNetns } from "@ambit/common/sys/netns.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { APP_PORT, DirectLab } from "../testing/direct-lab.ts";
-import { ALL, type EbpfHarness, ebpfHarness } from "../testing/redirection-harness.ts";
+import {
+  ALL,
+  type EbpfHarness,
+  ebpfHarness,
+  openShortcut,
+} from "../testing/redirection-harness.ts";
 import { dial, ip, talk } from "../testing/test-network.ts";
 import { sendSegment, TCP_FLAG } from "../testing/raw-packets.ts";
 import { EbpfBackend } from "./ebpf-backend.ts";
@@ -126,13 +131,13 @@ const sockets = (pod: "$POD" | "$OTHER") =>
 
 describe("a direct connection", () => {
   it.each([
-    ["IPv4", 4, "client"],
-    ["IPv4", 4, "server"],
-    ["IPv6", 6, "client"],
-    ["IPv6", 6, "server"],
+    ["IPv4", "client", 4],
+    ["IPv4", "server", 4],
+    ["IPv6", "client", 6],
+    ["IPv6", "server", 6],
   ] as const)(
-    "shows the node no more than its first packet: over %s, closed first by the %3$s",
-    async (_, family, closer) => {
+    "shows the node no more than its first packet: over %s, closed first by the %s",
+    async (_, closer, family) => {
       trackConnections();
       const [client, served] = await connect(family);
       await send(client, served, MUCH);
@@ -199,7 +204,7 @@ describe("a direct connection", () => {
     const [{ source, destination }] = flows() as [ReturnType<typeof flows>[number]];
     using third = addPod();
     await harness.backend.install(third.netns, ALL);
-    harness.backend.openShortcut(third.netns);
+    await openShortcut(harness, third.netns);
     expect(shortcuts()).toEqual({ "": 3 });
     sh(`ip netns exec $NODE nft '
       add table inet watch

@@ -8,7 +8,7 @@ import type { CounterName } from "@ambit/common/sys/bpf-steering.ts";
 import { cookieOfNetns } from "@ambit/common/sys/netns-cookie.ts";
 import { PROXY_MARK } from "../rules/wire.ts";
 import { connectApp } from "./app-socket.ts";
-import { ALL, type EbpfHarness } from "./redirection-harness.ts";
+import { ALL, type EbpfHarness, openShortcut } from "./redirection-harness.ts";
 import { ip, type TestPlace, TestServer } from "./test-network.ts";
 
 export const APP_PORT = 8080;
@@ -40,7 +40,7 @@ export class DirectLab implements AsyncDisposable {
     const { pod, other } = harness.network;
     for (const { netns } of [pod, other]) {
       await harness.backend.install(netns, ALL);
-      harness.backend.openShortcut(netns);
+      await openShortcut(harness, netns);
     }
     const outbound = await TestServer.start(pod, ANY, 0, PROXY_MARK);
     const plaintext = await TestServer.start(other, ANY, 0, PROXY_MARK);

@@ -2,6 +2,7 @@
 // network, the test itself as its ztunnel.
 
 import type net from "node:net";
+import { expect } from "vitest";
 import { parseIp } from "@ambit/common/net/ip.ts";
 import type { SocketAddress } from "@ambit/common/net/socket-address.ts";
 import { type ListenerRole, pinFolder } from "@ambit/common/sys/bpf-steering.ts";
@@ -143,6 +144,22 @@ export function ebpfHarness(): EbpfHarness {
     },
   };
 }
+
+/**
+ * Has the pod's direct connections take the shortcut. The kernel puts a new link into service some moments after it is
+ * up: until then it cannot be told what will order its packets.
+ */
+export async function openShortcut({ backend, node }: EbpfHarness, netns: NetnsHandle) {
+  await expect
+    .poll(() => {
+      backend.openShortcut(netns);
+      return node.steering.link(backend.slotOf(netns)!);
+    }, LINK_SOON)
+    .toBeGreaterThan(0);
+}
+
+/** The kernel is not in a hurry: a second, where nothing is urgent. */
+const LINK_SOON = { timeout: 5_000, interval: 10 };
 
 async function resetPod(backend: RedirectionBackend, { pod }: TestNetwork): Promise<void> {
   await backend.remove(pod.netns);

@@ -65,10 +65,12 @@ it.each(["clsact", "ingress"])("filters may be where there is %s", (kind) => {
   expect(filtered(index)).toBe(false);
 });
 
-it("a pod's link is found from inside the pod", () => {
+it("a pod's link is found from inside the pod", async () => {
   run(node, "ip link set pod0 up");
   run(pod, "ip link set eth0 up");
-  expect(findPodLink(pod, node)).toEqual({ index: linkOf(node).index });
+  // The kernel puts it into service some moments after it is up.
+  const { index } = linkOf(node);
+  await expect.poll(() => findPodLink(pod, node), { timeout: 5_000 }).toEqual({ index });
   using stranger = createNetns();
   expect(findPodLink(pod, stranger)).toEqual({ problem: "node" });
   run(node, "tc qdisc add dev pod0 root pfifo_fast");
